@@ -209,8 +209,12 @@ impl FieldError {
 
     /// As [`FieldError::not_supported`], for values upstream lists in an order of its own.
     #[must_use]
-    pub fn not_supported_as_listed(field: &Path, value: impl Into<Value>, supported: &[&str]) -> Self {
-        let quoted: Vec<String> = supported.iter().map(|s| go_quote(s)).collect();
+    pub fn not_supported_as_listed<S: AsRef<str>>(
+        field: &Path,
+        value: impl Into<Value>,
+        supported: &[S],
+    ) -> Self {
+        let quoted: Vec<String> = supported.iter().map(|s| go_quote(s.as_ref())).collect();
         Self::new(ErrorType::NotSupported, field, value, format!("supported values: {}", quoted.join(", ")))
     }
 

@@ -70,7 +70,7 @@ impl Problem {
         };
         match self.wrong {
             Wrong::Required => FieldError::required(&path, ""),
-            Wrong::Choices(choices) => FieldError::not_supported(&path, self.value, &choices),
+            Wrong::Choices(choices) => FieldError::not_supported_as_listed(&path, self.value, &choices),
             Wrong::TooLong(most) => FieldError::too_long(&path, most),
             Wrong::TooMany(actual, most) => FieldError::too_many(&path, actual, most),
             Wrong::Type => FieldError::type_invalid(&path, self.value, self.text),

@@ -81,7 +81,7 @@ async fn a_definition_is_established_and_its_objects_are_served() {
         s.refused("POST", WIDGETS, widget("b", json!({"color": "green", "replicas": -1}))).await;
     assert_eq!(code, 422);
     assert!(
-        text.contains("spec.color: Unsupported value: \"green\": supported values: \"blue\", \"red\""),
+        text.contains("spec.color: Unsupported value: \"green\": supported values: \"red\", \"blue\""),
         "{text}"
     );
     assert!(text.contains(

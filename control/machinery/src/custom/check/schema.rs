@@ -291,7 +291,7 @@ fn list_and_map(s: &Value, path: &Path, errors: &mut Errors) {
         }
     }
     if !matches!(list, "" | "atomic" | "set" | "map") {
-        errors.push(FieldError::not_supported(&path.child(LIST), list, &["atomic", "set", "map"]));
+        errors.push(FieldError::not_supported_as_listed(&path.child(LIST), list, &["atomic", "set", "map"]));
     }
     if !keys.is_empty() && list != "map" {
         let why = "must be map if x-kubernetes-list-map-keys is non-empty";

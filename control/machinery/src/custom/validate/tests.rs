@@ -54,7 +54,17 @@ fn errors_are_upstreams() {
     refused(
         json!({"type": "string", "enum": ["b", "a"]}),
         json!("c"),
-        "spec.x: Unsupported value: \"c\": supported values: \"a\", \"b\"",
+        "spec.x: Unsupported value: \"c\": supported values: \"b\", \"a\"",
+    );
+    refused(
+        json!({"type": "string", "enum": ["None", "All", "Same"]}),
+        json!(""),
+        "spec.x: Unsupported value: \"\": supported values: \"None\", \"All\", \"Same\"",
+    );
+    refused(
+        json!({"type": "integer", "enum": [10, 9]}),
+        json!(1),
+        "spec.x: Unsupported value: 1: supported values: \"10\", \"9\"",
     );
     refused(
         json!({"type": "string", "maxLength": 2}),
