@@ -94,7 +94,7 @@ fn status(crd: &Value, errors: &mut Errors) {
     let stored = crd.items("status.storedVersions");
     if stored.is_empty() {
         let why = "must have at least one stored version";
-        errors.push(FieldError::invalid(&path, Value::Array(Vec::new()), why));
+        errors.push(FieldError::invalid(&path, Value::Null, why));
         return;
     }
     let versions = crd.items("spec.versions");

@@ -191,3 +191,7 @@ fn whole_numbers(value: &mut Value) {
 
 #[cfg(test)]
 mod tests;
+        // Beyond what its integers hold, Go reads a float.
+        Value::Number(n) if n.is_u64() && n.as_i64().is_none() => {
+            *value = n.as_f64().map_or(Value::Null, Value::from);
+        }

@@ -180,9 +180,32 @@ fn accessor(path: &str, value: &Value, wanted: &str) -> String {
     format!("{path} accessor error: {shown} is of the type {found}, expected {wanted}")
 }
 
+/// What is in the way of a path: a part of it that is there and is no object (upstream: `NestedFieldNoCopy`).
+fn blocked(object: &Value, path: &str) -> Option<String> {
+    let mut at = object;
+    for (end, name) in path.trim_start_matches('.').split('.').scan(0, |end, name| {
+        *end += name.len() + 1;
+        Some((*end, name))
+    }) {
+        if at.is_null() {
+            return None;
+        }
+        if !at.is_object() {
+            let until = path.trim_start_matches('.').get(..end - 1).unwrap_or(path);
+            return Some(accessor(&format!(".{until}"), at, "map[string]interface{}"));
+        }
+        at = at.get(name)?;
+    }
+    None
+}
+
 fn replicas(object: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    let Some(value) = find(object, path) else { return };
     let field = Path::from(path);
+    if let Some(why) = blocked(object, path) {
+        errors.push(FieldError::invalid(&field, 0, why));
+        return;
+    }
+    let Some(value) = find(object, path) else { return };
     match value.as_i64() {
         None => errors.push(FieldError::invalid(&field, 0, accessor(path, value, "int64"))),
         Some(count) if count < 0 => {
@@ -198,6 +221,11 @@ fn replicas(object: &Value, path: &str, errors: &mut Vec<FieldError>) {
 
 fn scale_status(object: &Value, scale: &Scale, errors: &mut Vec<FieldError>) {
     replicas(object, &scale.status_replicas, errors);
+    if let Some(path) = &scale.selector
+        && let Some(why) = blocked(object, path)
+    {
+        errors.push(FieldError::invalid(&Path::from(path.as_str()), "", why));
+    }
     if let Some(path) = &scale.selector
         && let Some(value) = find(object, path).filter(|v| !v.is_string())
     {

@@ -87,6 +87,17 @@ async fn a_definition_is_established_and_its_objects_are_served() {
     assert!(text.contains(
         "spec.replicas: Invalid value: -1: spec.replicas in body should be greater than or equal to 0"
     ));
+    for (spec, found) in [
+        (json!([]), "[] is of the type []interface {}"),
+        (json!("x"), "x is of the type string"),
+        (json!(1), "1 is of the type int64"),
+    ] {
+        let (code, text) = s.refused("POST", WIDGETS, widget("b", spec)).await;
+        let why = format!(
+            ".spec.replicas: Invalid value: 0: .spec.replicas accessor error: {found}, expected map[string]interface{{}}"
+        );
+        assert!(code == 422 && text.contains(&why), "{text}");
+    }
     let (code, text) = s
         .refused("POST", &format!("{WIDGETS}?fieldValidation=Strict"), widget("b", json!({"nonsense": 1})))
         .await;

@@ -55,6 +55,10 @@ fn objects_are_brought_to_their_schema() {
     definition.default(version, &mut object);
     assert_eq!(object["spec"], json!({"color": "red"}));
     assert_eq!(object["metadata"], json!({"name": "x"}));
+    let mut large = json!({"metadata": {}, "spec": {"color": [9_223_372_036_854_775_807_u64, 9_223_372_036_854_775_808_u64]}});
+    definition.coerce(version, &mut large, false).unwrap();
+    let numbers = large["spec"]["color"].as_array().unwrap();
+    assert!(numbers[0].is_i64() && numbers[1].is_f64());
     let mut wrong = json!({"metadata": {"labels": "no"}});
     let error = definition.coerce(version, &mut wrong, Origin::Sent).unwrap_err();
     assert!(error.contains("ObjectMeta.labels of type map[string]string"), "{error}");
