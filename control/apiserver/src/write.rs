@@ -132,6 +132,19 @@ impl Writer {
         }
         Ok(Written { object, entry: Some(entry), created })
     }
+
+    /// What a dry run would have left behind, as reading would give it (upstream: `DryRunnableStorage`).
+    async fn unwritten(&self, kind: &Kind, mut object: Value, created: bool) -> Result<Written, Status> {
+        if !kind.reads_as_stored() {
+            let revision = object::resource_version(&object).to_owned();
+            let value = self.registry.encode(kind, &object).await?;
+            let key = kind.key_of(&object).into();
+            let entry = Entry { key, value, create_revision: 0, mod_revision: 0, stale: false };
+            object = self.registry.decode(kind, &entry).await?;
+            object::set_resource_version(&mut object, &revision);
+        }
+        Ok(Written { object, entry: None, created })
+    }
 }
 
 impl Writes for Writer {

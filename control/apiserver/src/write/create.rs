@@ -140,10 +140,10 @@ impl Writer {
         let object = attributes.object.take().unwrap_or_default();
         let key = kind.key_of(&object);
         if options.dry_run {
-            return Ok(match self.registry.entry(kind, object::namespace(&object), &name).await? {
-                Some(_) => Err(name),
-                None => Ok(Written { object, entry: None, created: true }),
-            });
+            return match self.registry.entry(kind, object::namespace(&object), &name).await? {
+                Some(_) => Ok(Err(name)),
+                None => self.unwritten(kind, object, true).await.map(Ok),
+            };
         }
         // The store's own refusal, after everybody else's.
         if object.text("metadata.resourceVersion").parse::<u64>().is_ok_and(|revision| revision != 0) {

@@ -160,7 +160,7 @@ impl Writer {
             return Ok(Some(Written { object: old, entry: Some(entry), created: false }));
         }
         if call.options.dry_run {
-            return Ok(Some(Written { object: new, entry: None, created: false }));
+            return self.unwritten(kind, new, false).await.map(Some);
         }
         let (expect, ttl) = (Expect::At(entry.mod_revision), self.ttl(kind));
         match grant.write(&self.registry, kind, &entry.key, bytes, expect, ttl).await? {

@@ -108,6 +108,41 @@ async fn a_definition_is_established_and_its_objects_are_served() {
 }
 
 #[tokio::test]
+async fn a_dry_run_must_not_show_less_than_the_write_would() {
+    let s = Server::start().await;
+    let mut defaulting = crd();
+    for version in [0, 1] {
+        let properties =
+            &mut defaulting["spec"]["versions"][version]["schema"]["openAPIV3Schema"]["properties"];
+        properties["status"]["default"] = json!({"replicas": 0});
+    }
+    // The stored version alone has this default.
+    let properties = &mut defaulting["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+    properties["spec"]["properties"]["replicas"]["default"] = json!(3);
+    s.ok("POST", CRDS, defaulting).await;
+    until(&s, |_, crd| condition(&crd, "Established") == "True").await;
+    let beta = "/apis/acme.com/v1beta1/namespaces/default/widgets";
+    for url in [WIDGETS, beta] {
+        let mut made = widget("a", json!({}));
+        made["apiVersion"] = json!(if url == beta { "acme.com/v1beta1" } else { "acme.com/v1" });
+        let dry = s.ok("POST", &format!("{url}?dryRun=All"), made.clone()).await;
+        let real = s.ok("POST", url, made).await;
+        for shown in [&dry, &real] {
+            assert_eq!(shown["status"], json!({"replicas": 0}), "{url}");
+            assert_eq!(shown["spec"], json!({"color": "red", "replicas": 3}), "{url}");
+        }
+        assert!(dry["metadata"].get("resourceVersion").is_none());
+        let mut changed = real.clone();
+        changed["spec"] = json!({"color": "blue"});
+        let dry = s.ok("PUT", &format!("{url}/a?dryRun=All"), changed).await;
+        assert_eq!(dry["spec"], json!({"color": "blue", "replicas": 3}), "{url}");
+        assert_eq!(dry["status"], json!({"replicas": 0}), "{url}");
+        assert_eq!(dry["metadata"]["resourceVersion"], real["metadata"]["resourceVersion"]);
+        s.ok("DELETE", &format!("{url}/a"), Value::Null).await;
+    }
+}
+
+#[tokio::test]
 async fn items_of_a_list_must_not_lose_what_they_are() {
     let s = defined().await;
     s.ok("POST", WIDGETS, widget("a", json!({}))).await;
