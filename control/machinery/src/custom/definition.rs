@@ -178,6 +178,10 @@ impl Definition {
 /// Go writes a whole float as an integer: what is stored does not depend on how its writer spelt it.
 fn whole_numbers(value: &mut Value) {
     match value {
+        // Beyond what its integers hold, Go reads a float.
+        Value::Number(n) if n.is_u64() && n.as_i64().is_none() => {
+            *value = n.as_f64().map_or(Value::Null, Value::from);
+        }
         Value::Number(n) if n.is_f64() => {
             if let Some(f) = n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15) {
                 *value = (f as i64).into();
@@ -191,7 +195,3 @@ fn whole_numbers(value: &mut Value) {
 
 #[cfg(test)]
 mod tests;
-        // Beyond what its integers hold, Go reads a float.
-        Value::Number(n) if n.is_u64() && n.as_i64().is_none() => {
-            *value = n.as_f64().map_or(Value::Null, Value::from);
-        }

@@ -143,6 +143,32 @@ async fn a_dry_run_must_not_show_less_than_the_write_would() {
 }
 
 #[tokio::test]
+async fn a_null_that_is_applied_must_not_be_taken_for_absence() {
+    let s = defined().await;
+    let apply = async |name: &str, spec: Value| {
+        let target = format!("{WIDGETS}/{name}?fieldManager=me");
+        s.patch(&target, "apply-patch+yaml", widget(name, spec)).await
+    };
+    assert_eq!(apply("there", json!({"replicas": 1})).await.code, 201);
+    for name in ["new", "there"] {
+        for (spec, why) in [
+            (json!(null), "spec in body must be of type object: \"null\""),
+            (json!({"replicas": null}), "spec.replicas in body must be of type integer: \"null\""),
+            (json!({"ports": null}), "spec.ports in body must be of type array: \"null\""),
+        ] {
+            let refused = apply(name, spec).await;
+            let text = refused.body["message"].as_str().unwrap_or_default();
+            assert!(refused.code == 422 && text.contains(why), "{name}: {} {text}", refused.code);
+        }
+    }
+    // A default stands in for it, and a POST drops it.
+    let defaulted = apply("red", json!({"color": null})).await;
+    assert_eq!((defaulted.code, &defaulted.body["spec"]), (201, &json!({"color": "red"})));
+    let posted = s.ok("POST", WIDGETS, widget("posted", json!({"replicas": null}))).await;
+    assert_eq!(posted["spec"], json!({"color": "red"}));
+}
+
+#[tokio::test]
 async fn items_of_a_list_must_not_lose_what_they_are() {
     let s = defined().await;
     s.ok("POST", WIDGETS, widget("a", json!({}))).await;
