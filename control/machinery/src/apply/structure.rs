@@ -159,7 +159,15 @@ impl Structure for Builtin<'_> {
 
     fn key_default(&self, key: &str) -> Option<Value> {
         match self.of {
-            Of::Struct { id, .. } => self.schema.field(id, key)?.default_value(),
+            Of::Struct { id, .. } => {
+                let field = self.schema.field(id, key)?;
+                // What Go always writes has its zero value for a default (upstream: `mustEnforceDefault`).
+                field.default_value().or_else(|| match field.shape {
+                    Shape::String if field.always && !field.pointer => Some("".into()),
+                    Shape::Int32 | Shape::Int64 if field.always && !field.pointer => Some(0.into()),
+                    _ => None,
+                })
+            }
             _ => None,
         }
     }

@@ -35,6 +35,30 @@ fn deployment() -> Value {
 }
 
 #[tokio::test]
+async fn an_item_without_its_key_must_be_refused_by_the_validation_alone() {
+    let s = Server::start().await;
+    let nameless = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"containers": [{"image": "i"}]}});
+    let orphan = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "m", "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n"}]}});
+    let portless = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
+        "spec": {"ports": [{"name": "web"}]}});
+    for (target, config, why) in [
+        ("/api/v1/namespaces/default/pods/p", nameless, "spec.containers[0].name: Required value"),
+        (
+            "/api/v1/namespaces/default/configmaps/m",
+            orphan,
+            "metadata.ownerReferences.uid: Invalid value: \"\"",
+        ),
+        ("/api/v1/namespaces/default/services/s", portless, "spec.ports[0].port: Invalid value: 0"),
+    ] {
+        let refused = s.patch(&format!("{target}?fieldManager=me"), "apply-patch+yaml", config).await;
+        let text = refused.body["message"].as_str().unwrap_or_default();
+        assert!(refused.code == 422 && text.contains(why), "{}: {text}", refused.code);
+    }
+}
+
+#[tokio::test]
 async fn the_same_apply_must_not_write_again_however_values_are_spelt() {
     let s = Server::start().await;
     let made = applied_twice(&s, &format!("{DEPLOYMENTS}/d"), &deployment()).await;
