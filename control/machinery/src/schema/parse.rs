@@ -38,9 +38,8 @@ const BARE_OBJECTS: [&str; 6] =
     ["AdmissionReview", "ConversionReview", "RangeAllocation", "SerializedReference", "List", "Status"];
 
 /// Structures that apply as a whole wherever they stand (upstream: `+structType=atomic` on the type).
-const ATOMIC: [&str; 26] = [
+const ATOMIC: [&str; 25] = [
     "ConfigMapKeySelector",
-    "CrossVersionObjectReference",
     "EndpointAddress",
     "EndpointPort",
     "FileKeySelector",
@@ -65,6 +64,13 @@ const ATOMIC: [&str; 26] = [
     "Subject",
     "TopologySelectorTerm",
     "TypedLocalObjectReference",
+];
+
+/// Those that do in some versions only.
+const ATOMIC_IN: [(&str, &str); 3] = [
+    ("admissionregistration.v1", "Variable"),
+    ("admissionregistration.v1beta1", "Variable"),
+    ("autoscaling.v1", "CrossVersionObjectReference"),
 ];
 
 pub(super) fn table(text: &'static str) -> Schema {
@@ -95,7 +101,7 @@ pub(super) fn table(text: &'static str) -> Schema {
                 by_number: Box::default(),
                 is_object: false,
                 holds_fixed: false,
-                is_atomic: ATOMIC.contains(name),
+                is_atomic: ATOMIC.contains(name) || ATOMIC_IN.contains(&(package.short, name)),
             });
         }
         for name in package.aliases.keys() {

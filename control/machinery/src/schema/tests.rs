@@ -12,6 +12,25 @@ fn normal(value: Value) -> Value {
 }
 
 #[test]
+fn structures_are_atomic_in_the_versions_that_say_so() {
+    let atomic = |package: &str, name: &str| {
+        let found = builtin().types().find(|(_, t)| t.package.ends_with(package) && t.name == name);
+        found.map(|(_, t)| t.is_atomic)
+    };
+    for (package, name, expected) in [
+        ("autoscaling.v1", "CrossVersionObjectReference", true),
+        ("autoscaling.v2", "CrossVersionObjectReference", false),
+        ("admissionregistration.v1", "Variable", true),
+        ("admissionregistration.v1beta1", "Variable", true),
+        ("admissionregistration.v1alpha1", "Variable", false),
+        ("core.v1", "ObjectReference", true),
+    ] {
+        assert_eq!(atomic(package, name).unwrap_or_default(), expected, "{package} {name}");
+    }
+    assert_eq!(atomic("autoscaling.v2", "CrossVersionObjectReference"), Some(false));
+}
+
+#[test]
 fn the_table_is_complete() {
     let schema = builtin();
     let unresolved: Vec<String> = schema
