@@ -149,7 +149,10 @@ impl WriteOptions {
         let field_manager = match context.query("fieldManager") {
             Some(manager) if !manager.is_empty() => manager.to_owned(),
             // Upstream: the user agent up to the first slash.
-            _ => context.user_agent.split('/').next().unwrap_or_default().to_owned(),
+            _ => match context.user_agent.split('/').next() {
+                None | Some("") => "unknown".to_owned(),
+                Some(agent) => agent.to_owned(),
+            },
         };
         Ok(WriteOptions { dry_run, field_manager, field_validation, applies: false, force, given })
     }
@@ -416,6 +419,19 @@ mod tests {
             invalid("PatchOptions", "fieldManager: Required value: is required for apply patch")
         );
         assert!(WriteOptions::parse(&asked("delete", "dryRun=x"), false).is_ok(), "a delete's are its own");
+    }
+
+    #[test]
+    fn a_client_without_a_name_must_not_write_in_the_servers() {
+        let manager = |agent: &str, query: &str| {
+            let mut context = asked("create", query);
+            agent.clone_into(&mut context.user_agent);
+            WriteOptions::parse(&context, false).unwrap().field_manager
+        };
+        assert_eq!(manager("", ""), "unknown");
+        assert_eq!(manager("/1.0", ""), "unknown");
+        assert_eq!(manager("kubectl/v1.36 (linux)", ""), "kubectl");
+        assert_eq!(manager("", "fieldManager=me"), "me");
     }
 
     #[test]
