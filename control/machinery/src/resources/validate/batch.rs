@@ -6,7 +6,7 @@ mod status;
 
 use serde_json::Value;
 
-use super::{checks::IMMUTABLE, cursor::Cursor, pod};
+use super::{checks::IMMUTABLE, cursor::Cursor, pod, selector::MISMATCH};
 use crate::{
     access::{Fields, Get as _, copy, entries, existing, remove, same},
     cron,
@@ -43,7 +43,7 @@ fn job_spec(spec: Cursor<'_>) {
     if !selector.is_set() {
         selector.missing("");
         // Upstream takes a missing selector for one that selects nothing.
-        spec.field("template.metadata.labels").invalid("`selector` does not match template `labels`");
+        spec.field("template.metadata.labels").invalid(MISMATCH);
     } else {
         selector.label_selector();
         if Selector::from_label_selector(selector.value).is_ok() {

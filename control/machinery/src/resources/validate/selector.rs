@@ -1,12 +1,13 @@
 //! Selectors inside specs, of labels and of nodes.
 
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use super::cursor::Cursor;
 use crate::{labels::Selector, names};
 
 const NEEDS_VALUES: &str = "must be specified when `operator` is 'In' or 'NotIn'";
 const NEEDS_NO_VALUES: &str = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+pub(super) const MISMATCH: &str = "`selector` does not match template `labels`";
 const NO_OPERATOR: &str = "not a valid selector operator";
 
 impl<'v> Cursor<'v> {
@@ -73,7 +74,9 @@ impl<'v> Cursor<'v> {
     pub(super) fn selects_template(self, kind: &str) {
         let selector = self.field("selector");
         if !selector.is_set() {
-            return selector.missing("");
+            selector.missing("");
+            // What is missing selects nothing, this template neither.
+            return self.field("template.metadata.labels").invalid(MISMATCH);
         }
         selector.label_selector();
         if selector.field("matchLabels").is_empty() && selector.field("matchExpressions").is_empty() {
@@ -92,8 +95,7 @@ impl<'v> Cursor<'v> {
         let empty = Map::new();
         let given = labels.value.as_object().unwrap_or(&empty);
         if !parsed.is_empty() && !parsed.matches(given) {
-            let given = Value::Object(given.clone());
-            labels.invalid_value(given, "`selector` does not match template `labels`");
+            labels.invalid(MISMATCH);
         }
     }
 }

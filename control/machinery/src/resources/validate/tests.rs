@@ -108,6 +108,23 @@ fn a_deployment_selects_its_own_pods_for_good() {
             "spec.template.metadata.labels: Invalid value: {\"a\":\"c\"}: `selector` does not match template `labels`"
         ]
     );
+    let mut none = deployment();
+    none["spec"].as_object_mut().unwrap().remove("selector");
+    none["spec"]["template"]["spec"]["containers"] = json!([]);
+    assert_eq!(
+        created("apps", "deployments", none.clone()),
+        [
+            "spec.selector: Required value",
+            "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`",
+            "spec.template.spec.containers: Required value"
+        ]
+    );
+    none["spec"]["template"].as_object_mut().unwrap().remove("metadata");
+    for kind in ["deployments", "replicasets", "statefulsets"] {
+        let why =
+            "spec.template.metadata.labels: Invalid value: null: `selector` does not match template `labels`";
+        assert!(created("apps", kind, none.clone()).contains(&why.to_owned()), "{kind}");
+    }
     let mut once = deployment();
     once["spec"]["template"]["spec"]["restartPolicy"] = json!("Never");
     assert_eq!(
@@ -122,9 +139,6 @@ fn a_deployment_selects_its_own_pods_for_good() {
         updated("apps", "deployments", &deployment(), select),
         ["spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"z\"}}: field is immutable"]
     );
-    let mut none = deployment();
-    none["spec"].as_object_mut().unwrap().remove("selector");
-    assert_eq!(created("apps", "deployments", none), ["spec.selector: Required value"]);
     let mut still = deployment();
     still["spec"]["strategy"] = json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}});
     assert_eq!(

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{claim, cursor::Cursor, pod};
-use crate::access::{Fields, Get as _, existing, remove, same, set};
+use super::{claim, cursor::Cursor, pod, selector::MISMATCH};
+use crate::access::{Get as _, existing, remove, same, set};
 
 /// A template whose pods run for good.
 fn running_template(kind: &str, template: Cursor<'_>) {
@@ -72,7 +72,7 @@ pub(super) fn daemon_set(set: Cursor<'_>) {
         spec.selects_template("daemonset");
     } else {
         // Upstream takes a missing selector for one that selects nothing.
-        spec.field("template.metadata.labels").invalid("`selector` does not match template `labels`");
+        spec.field("template.metadata.labels").invalid(MISMATCH);
     }
     running_template("DaemonSet", spec.field("template"));
     spec.field("minReadySeconds").not_negative();
@@ -202,8 +202,7 @@ pub(super) fn replication_controller(controller: Cursor<'_>) {
     }
     let labels = template.field("metadata.labels");
     if spec.field("selector").entries().any(|(key, wanted)| labels.value.get(key) != Some(wanted.value)) {
-        let given = labels.value.as_object().cloned().unwrap_or_else(Fields::new);
-        labels.invalid_value(given, "`selector` does not match template `labels`");
+        labels.invalid(MISMATCH);
     }
     running_template("ReplicationController", template);
 }
