@@ -57,6 +57,12 @@ pub trait Structure: Node {
     /// Where a value stands that has no place.
     fn free(&self) -> Self;
 
+    /// The same place, or a free one where nothing is asked of what is in it.
+    #[must_use]
+    fn asked(self) -> Self {
+        self
+    }
+
     /// What may stand here.
     fn takes(&self) -> Takes {
         Takes::Anything
@@ -75,13 +81,13 @@ pub trait Structure: Node {
     /// The structure of a field or map entry.
     #[must_use]
     fn field(&self, name: &str) -> Self {
-        self.member(name).node().unwrap_or_else(|| self.free())
+        self.member(name).node().map_or_else(|| self.free(), Self::asked)
     }
 
     /// The structure of a list's items.
     #[must_use]
     fn element(&self) -> Self {
-        self.item().unwrap_or_else(|| self.free())
+        self.item().map_or_else(|| self.free(), Self::asked)
     }
 
     /// What a missing list key stands for.
@@ -141,6 +147,16 @@ impl Structure for Builtin<'_> {
 
     fn free(&self) -> Self {
         Builtin { of: Of::Nothing, held_by: None, ..*self }
+    }
+
+    /// What is a schema or something else has no type upstream (`JSONSchemaPropsOrArray` and its like).
+    fn asked(self) -> Self {
+        match self.of {
+            Of::Shape(Shape::Special(
+                Special::SchemaOrArray | Special::SchemaOrBool | Special::SchemaOrStrings,
+            )) => self.free(),
+            _ => self,
+        }
     }
 
     fn takes(&self) -> Takes {

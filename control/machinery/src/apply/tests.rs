@@ -288,6 +288,29 @@ fn one_key_twice_must_not_be_applied() {
 }
 
 #[test]
+fn what_is_a_schema_or_something_else_must_not_be_asked_for_its_keys() {
+    let definition = Builtin::new(
+        builtin(),
+        builtin().named("apiextensions.k8s.io/v1", "CustomResourceDefinition").unwrap(),
+    );
+    let of = |schema: Value| json!({"spec": {"versions": [{"schema": {"openAPIV3Schema": schema}}]}});
+    let twice = json!({"x-kubernetes-validations": [{"rule": "true"}, {"rule": "true"}]});
+    for schema in [
+        json!({"properties": {"list": {"items": twice}}}),
+        json!({"properties": {"map": {"additionalProperties": twice}}}),
+        json!({"items": {"properties": {"a": twice}}}),
+    ] {
+        assert!(untypable(definition, &of(schema.clone())).is_empty(), "{schema}");
+    }
+    let errors = untypable(definition, &of(json!({"properties": {"a": twice}})));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(
+        errors[0].ends_with("x-kubernetes-validations: duplicate entries for key [rule=\"true\"]"),
+        "{errors:?}"
+    );
+}
+
+#[test]
 fn a_stored_list_with_one_key_twice_must_not_lose_its_other_items() {
     let env =
         |list: Value| json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "env": list}]}}}});
