@@ -288,6 +288,28 @@ fn one_key_twice_must_not_be_applied() {
 }
 
 #[test]
+fn a_null_must_not_take_away_what_others_put_there() {
+    let live = json!({"metadata": {"labels": {"a": "b"}, "finalizers": ["f"]},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": {"spec": {"containers": [{"name": "c"}]}}}});
+    let nulls = json!({"metadata": {"labels": null, "finalizers": null},
+        "spec": {"template": {"spec": {"containers": null}}}});
+    let out = applied(&live, &nulls, &Managed::default(), "me", false).unwrap();
+    assert_eq!(out.object, live);
+    let template = applied(&live, &json!({"spec": {"template": null}}), &Managed::default(), "me", false);
+    assert_eq!(template.unwrap().object, live);
+    // What merges as a whole is replaced, and what was this manager's own goes.
+    let whole = json!({"spec": {"replicas": null, "selector": null}});
+    let out = applied(&live, &whole, &Managed::default(), "me", true).unwrap();
+    assert_eq!(
+        (&out.object["spec"]["replicas"], &out.object["spec"]["selector"]),
+        (&Value::Null, &Value::Null)
+    );
+    let first = applied(&json!({}), &live, &Managed::default(), "me", false).unwrap();
+    let again = applied(&first.object, &nulls, &first.managed, "me", false).unwrap();
+    assert_eq!(again.object["metadata"]["labels"], json!({}));
+}
+
+#[test]
 fn what_is_a_schema_or_something_else_must_not_be_asked_for_its_keys() {
     let definition = Builtin::new(
         builtin(),

@@ -248,7 +248,12 @@ fn everything<S: Structure>(structure: S, value: &Value, path: &mut Vec<String>,
 /// `live` with `config` merged in, whoever owns what: values are replaced where both have them.
 #[must_use]
 pub fn merge<S: Structure>(structure: S, live: &Value, config: &Value) -> Value {
-    let (Some(old), Some(new)) = (parts(structure, live), parts(structure, config)) else {
+    let old = parts(structure, live);
+    // A null says nothing of the parts of what is there; where there are none, it stays.
+    if config.is_null() && old.as_ref().is_some_and(|parts| !parts.is_empty()) {
+        return live.clone();
+    }
+    let (Some(old), Some(new)) = (old, parts(structure, config)) else {
         return config.clone();
     };
     if let Value::Object(live) = live {

@@ -150,16 +150,26 @@ async fn a_null_that_is_applied_must_not_be_taken_for_absence() {
         s.patch(&target, "apply-patch+yaml", widget(name, spec)).await
     };
     assert_eq!(apply("there", json!({"replicas": 1})).await.code, 201);
-    for name in ["new", "there"] {
-        for (spec, why) in [
-            (json!(null), "spec in body must be of type object: \"null\""),
-            (json!({"replicas": null}), "spec.replicas in body must be of type integer: \"null\""),
-            (json!({"ports": null}), "spec.ports in body must be of type array: \"null\""),
-        ] {
-            let refused = apply(name, spec).await;
-            let text = refused.body["message"].as_str().unwrap_or_default();
-            assert!(refused.code == 422 && text.contains(why), "{name}: {} {text}", refused.code);
-        }
+    for (name, spec, why) in [
+        ("new", json!(null), "spec in body must be of type object: \"null\""),
+        ("new", json!({"replicas": null}), "spec.replicas in body must be of type integer: \"null\""),
+        ("new", json!({"ports": null}), "spec.ports in body must be of type array: \"null\""),
+        ("there", json!({"replicas": null}), "spec.replicas in body must be of type integer: \"null\""),
+        ("there", json!({"ports": null}), "spec.ports in body must be of type array: \"null\""),
+    ] {
+        let refused = apply(name, spec).await;
+        let text = refused.body["message"].as_str().unwrap_or_default();
+        assert!(refused.code == 422 && text.contains(why), "{name}: {} {text}", refused.code);
+    }
+    // Of an object with parts only its owner's go, and others' stay.
+    let emptied = apply("there", json!(null)).await;
+    assert_eq!((emptied.code, &emptied.body["spec"]), (200, &json!({"color": "red"})));
+    let other = widget("there", json!({"ports": [{"port": 1}]}));
+    let other = s.patch(&format!("{WIDGETS}/there?fieldManager=other"), "apply-patch+yaml", other).await;
+    assert_eq!(other.code, 200);
+    for spec in [json!(null), json!({"ports": null})] {
+        let kept = apply("there", spec).await;
+        assert_eq!(kept.body["spec"], json!({"color": "red", "ports": [{"port": 1}]}));
     }
     // A default stands in for it, and a POST drops it.
     let defaulted = apply("red", json!({"color": null})).await;
