@@ -110,10 +110,7 @@ fn a_flag_must_not_do_nothing_nor_other_than_its_field() {
         ("--max-pods=5", "maxPods: 5"),
         ("--minimum-image-ttl-duration=1m", "imageMinimumGCAge: 1m"),
         ("--node-status-max-images=-1", "nodeStatusMaxImages: -1"),
-        (
-            "--node-status-update-frequency=1m",
-            "nodeStatusUpdateFrequency: 1m\nnodeStatusReportFrequency: 5m",
-        ),
+        ("--node-status-update-frequency=1m", "nodeStatusUpdateFrequency: 1m\nnodeStatusReportFrequency: 5m"),
         ("--oom-score-adj=1", "oomScoreAdj: 1"),
         ("--pod-cidr=10.0.0.0/24", "podCIDR: 10.0.0.0/24"),
         ("--pod-manifest-path=/m", "staticPodPath: /m"),
