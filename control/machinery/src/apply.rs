@@ -223,6 +223,8 @@ pub fn update<S: Structure>(
 fn conflict_status(conflicts: &[(Manager, Set)]) -> Status {
     let mut causes = Vec::new();
     let mut lines = Vec::new();
+    let mut conflicts: Vec<&(Manager, Set)> = conflicts.iter().collect();
+    conflicts.sort_by(|(a, _), (b, _)| told_first(a).cmp(&told_first(b)));
     for (manager, set) in conflicts {
         let paths = set.paths();
         lines.push(format!("conflicts with {}:", describe(manager)));
@@ -240,6 +242,11 @@ fn conflict_status(conflicts: &[(Manager, Set)]) -> Status {
         _ => format!("Apply failed with {} conflicts: {}", causes.len(), lines.join("\n")),
     };
     Status::apply_conflict(causes, message)
+}
+
+/// Upstream tells conflicts in the order of their managers, as they are written in JSON.
+fn told_first(manager: &Manager) -> (&str, bool, &str, &str) {
+    (&manager.name, !manager.applies, &manager.api_version, &manager.subresource)
 }
 
 fn describe(manager: &Manager) -> String {

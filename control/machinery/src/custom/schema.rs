@@ -6,7 +6,7 @@
 
 mod shared;
 
-pub use shared::sweep;
+pub(crate) use shared::Shared;
 pub use shared::sweep;
 
 use super::expression::Expression;

@@ -271,7 +271,7 @@ async fn what_one_gives_up_must_stay_while_another_has_it_in_another_version() {
     assert_eq!(moved["spec"], json!({"width": 2, "height": 3}));
     assert_eq!(
         owners(&moved),
-        [("a".into(), "acme.com/v1".into()), ("b".into(), "acme.com/v2".into())],
+        [("b".into(), "acme.com/v2".into()), ("a".into(), "acme.com/v1".into())],
         "a has an empty spec"
     );
 }

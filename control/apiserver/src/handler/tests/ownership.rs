@@ -121,7 +121,9 @@ impl Place {
         let mut object = json!({"apiVersion": self.api_version, "kind": self.kind, "metadata": metadata});
         let text = |value: &Option<u8>| value.map_or(Value::Null, |value| value.to_string().into());
         let map: Value = entries.iter().map(|(key, value)| ((*key).to_owned(), text(value))).collect();
+        // An empty map is owned as one, and not kept: who sends it is taken to add it.
         match self.path {
+            _ if entries.is_empty() => {}
             ["", field] => object[field] = map,
             [outer, inner] => object[outer][inner] = map,
         }
