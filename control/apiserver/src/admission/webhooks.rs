@@ -243,7 +243,7 @@ async fn change(
         return Err(Failure::Calling(format!("unsupported patch type {}", go_quote(&patch_type))));
     }
     let mut after = before.clone();
-    json_patch::patch(&mut after, &operations).map_err(|e| internal(e.to_string()))?;
+    machinery::patch::json::operate(&mut after, &operations.0).map_err(|e| internal(e.to_string()))?;
     let changed = take(registry, a, kind, &before, after).await.map_err(internal)?;
     annotate::patched(a.audit, hook, place, &operations);
     Ok(changed)

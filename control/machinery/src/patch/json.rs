@@ -1,5 +1,9 @@
 //! RFC 6902, `application/json-patch+json`.
 
+mod operate;
+
+pub use operate::{Misfit, operate};
+
 use crate::codec;
 use crate::object::Gr;
 use crate::status::Status;
@@ -38,7 +42,7 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<PatchOperation>, Status> {
 /// As [`parse`]; 422 for a patch that does not fit the object, a failed `test` among them.
 pub fn apply(object: &mut Value, bytes: &[u8]) -> Result<(), Status> {
     let operations = parse(bytes)?;
-    json_patch::patch(object, &operations).map_err(|e| unfit(&e))
+    operate(object, &operations).map_err(|e| unfit(&e))
 }
 
 /// 422: the patch does not fit.

@@ -11,6 +11,7 @@ use machinery::apply;
 use machinery::apply::structure::{Deduced, Rule, Structure};
 use machinery::cel::patches::TYPE_KEY;
 use machinery::object::{self, Gvk};
+use machinery::patch::json::{Misfit, operate};
 use machinery::schema;
 use machinery::schema::node::Builtin;
 use machinery::status::Status;
@@ -219,9 +220,9 @@ fn patched(object: &Value, operations: &Value, expression: &Compiled) -> Result<
     let patch: json_patch::Patch =
         serde_json::from_value(Value::Array(patch)).map_err(|e| format!("JSON Patch: {e}"))?;
     let mut after = object.clone();
-    match json_patch::patch(&mut after, &patch) {
+    match operate(&mut after, &patch.0) {
         Ok(()) => Ok(after),
-        Err(e) if matches!(e.kind, json_patch::PatchErrorKind::TestFailed) => Ok(object.clone()),
+        Err(Misfit::Tested(_)) => Ok(object.clone()),
         Err(e) => Err(format!("JSON Patch: {e}")),
     }
 }
