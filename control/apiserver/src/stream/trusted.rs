@@ -2,19 +2,19 @@
 //!
 //! Failures are described in the words of Go's `net` and `crypto/tls`, since they end up in messages clients match on.
 
+mod bundle;
+
 use super::dial::Connection;
+use bundle::Bundle;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use pki::tls::AnyPeer;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::{CertificateError, ClientConfig};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use std::io;
 use std::sync::{Arc, LazyLock};
 use tokio::net::TcpStream;
@@ -157,6 +157,9 @@ fn tls_error(error: &io::Error, name: &str) -> String {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 x509(&format!("certificate is not valid for any names, but wanted to match {name}"))
             }
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+                x509("certificate specifies an incompatible key usage")
+            }
             other => x509(&format!("{other:?}")),
         },
         Some(rustls::Error::InvalidMessage(_)) => {
@@ -170,71 +173,6 @@ fn tls_error(error: &io::Error, name: &str) -> String {
 /// `DnsName("a.b")` as rustls shows a presented name: the name.
 fn inner_name(shown: &str) -> &str {
     shown.split_once('"').and_then(|(_, rest)| rest.split_once('"')).map_or(shown, |(name, _)| name)
-}
-
-/// Checks chains up to a bundle; a server may also show a certificate that is in the bundle itself, as Go allows.
-#[derive(Debug)]
-struct Bundle {
-    chains: Option<Arc<WebPkiServerVerifier>>,
-    anchors: Vec<CertificateDer<'static>>,
-    signatures: AnyPeer,
-}
-
-impl Bundle {
-    fn new(anchors: Vec<CertificateDer<'static>>, provider: Arc<CryptoProvider>) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(anchors.iter().cloned());
-        let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().ok();
-        Bundle { chains, anchors, signatures: AnyPeer::default() }
-    }
-}
-
-impl ServerCertVerifier for Bundle {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if self.anchors.iter().any(|anchor| anchor.as_ref() == end_entity.as_ref()) {
-            let parsed = ParsedCertificate::try_from(end_entity);
-            // A certificate of version 1, or an authority's, is no end entity to webpki: its name is read apart.
-            match parsed {
-                Ok(certificate) => rustls::client::verify_server_name(&certificate, server_name)?,
-                Err(_) if names(end_entity).any(|name| name == server_name.to_str()) => {}
-                Err(e) => return Err(e),
-            }
-            return in_time(end_entity, now).map(|()| ServerCertVerified::assertion());
-        }
-        match &self.chains {
-            Some(chains) => chains.verify_server_cert(end_entity, intermediates, server_name, ocsp, now),
-            None => Err(CertificateError::UnknownIssuer.into()),
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        ServerCertVerifier::verify_tls12_signature(&self.signatures, message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        ServerCertVerifier::verify_tls13_signature(&self.signatures, message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ServerCertVerifier::supported_verify_schemes(&self.signatures)
-    }
 }
 
 /// The DNS names a certificate is for.
@@ -251,18 +189,4 @@ pub(crate) fn names(certificate: &CertificateDer<'_>) -> impl Iterator<Item = St
         }
     }
     names.into_iter()
-}
-
-fn in_time(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
-        .map_err(|_| rustls::Error::from(CertificateError::BadEncoding))?;
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let validity = parsed.validity();
-    if now > validity.not_after.timestamp() {
-        return Err(CertificateError::Expired.into());
-    }
-    if now < validity.not_before.timestamp() {
-        return Err(CertificateError::NotValidYet.into());
-    }
-    Ok(())
 }
