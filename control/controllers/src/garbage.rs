@@ -12,7 +12,7 @@ mod identity;
 mod kinds;
 
 use crate::discovery::Offers;
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, tells_of_kinds};
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, code, found, work};
 use crate::recorder::{Note, Recorder, Severity};
@@ -125,6 +125,13 @@ async fn watch(collector: &Collector, known: &ServedKind) {
     // What a life before knew may be gone.
     let mut first = Some(HashSet::new());
     while let Some(event) = events.next().await {
+        // What the first list has was there when the kinds were looked for.
+        if first.is_none()
+            && matches!(event, Event::Set(..) | Event::Gone(_))
+            && tells_of_kinds(&known.resource)
+        {
+            collector.inventory.look_again();
+        }
         match event {
             Event::Set(_, object) => {
                 if let Some(seen) = &mut first {

@@ -9,10 +9,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use supervise::Task;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
 
-/// How often new kinds are looked for (upstream's resync period).
+/// How often new kinds are looked for (upstream's resync period) while nobody says that there are some.
 pub(crate) const PERIOD: Duration = Duration::from_secs(30);
+/// How long word of new kinds is gathered: a definition is written before its kind is served, and many come at once.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// A kind that is served.
 #[derive(Clone, Debug)]
@@ -33,9 +36,24 @@ pub(crate) struct Inventory {
     /// What was found last.
     offers: watch::Sender<Option<Arc<Offers>>>,
     handlers: RwLock<Vec<Handler>>,
+    changed: Notify,
+}
+
+/// Whether objects of this kind say which kinds there are.
+pub(crate) fn tells_of_kinds(resource: &ApiResource) -> bool {
+    let kind = (resource.group.as_str(), resource.kind.as_str());
+    matches!(
+        kind,
+        ("apiextensions.k8s.io", "CustomResourceDefinition") | ("apiregistration.k8s.io", "APIService")
+    )
 }
 
 impl Inventory {
+    /// Other kinds may be served from now on.
+    pub(crate) fn look_again(&self) {
+        self.changed.notify_one();
+    }
+
     /// Everything that is served in every version, as it is found; nothing before the first time.
     pub(crate) fn offers(&self) -> watch::Receiver<Option<Arc<Offers>>> {
         self.offers.subscribe()
@@ -94,7 +112,12 @@ pub(crate) fn follow(client: Client, inventory: Arc<Inventory>) -> Task {
                         tracing::debug!(error, "discovery failed; tried again");
                     }
                 }
-                tokio::time::sleep(PERIOD).await;
+                let changed = async {
+                    inventory.changed.notified().await;
+                    sleep(SETTLE).await;
+                };
+                // Without a change it is time all the same.
+                let _ = timeout(PERIOD, changed).await;
             }
         }
     })
@@ -126,5 +149,43 @@ mod tests {
         assert_eq!(inventory.by_kind("g.io", "bs").unwrap().resource.version, "v1beta1");
         stop.cancel();
         scope.ended().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_kind_must_not_wait_for_the_period() {
+        let fake = Fake::default();
+        let list = |group: serde_json::Value| json!({ "metadata": {}, "items": [group] });
+        fake.put("/api", list(group("", &[("v1", &["pods"])])));
+        fake.put("/apis", list(group("g.io", &[("v1", &["as"])])));
+        let inventory = Arc::new(Inventory::default());
+        let (supervisor, stop) = (Supervisor::default(), CancellationToken::new());
+        let scope = Scope::new(&supervisor, "", &stop);
+        scope.keep(follow(fake.client(), inventory.clone()));
+        let mut offers = inventory.offers();
+        offers.wait_for(Option::is_some).await.unwrap();
+        for kinds in [&["as", "bs"][..], &["as", "bs", "cs"], &["cs"]] {
+            fake.put("/apis", list(group("g.io", &[("v1", kinds)])));
+            let asked = tokio::time::Instant::now();
+            inventory.look_again();
+            offers.borrow_and_update();
+            offers.changed().await.unwrap();
+            assert!(asked.elapsed() < Duration::from_secs(2), "{kinds:?}: {:?}", asked.elapsed());
+            let served: Vec<bool> =
+                ["as", "bs", "cs"].map(|kind| inventory.get("g.io", kind).is_some()).into();
+            assert_eq!(served, ["as", "bs", "cs"].map(|kind| kinds.contains(&kind)));
+        }
+        stop.cancel();
+        scope.ended().await;
+    }
+
+    #[test]
+    fn definitions_and_api_services_tell_of_kinds() {
+        let tells = |group: &str, kind: &str| {
+            tells_of_kinds(&ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, "v1", kind)))
+        };
+        assert!(tells("apiextensions.k8s.io", "CustomResourceDefinition"));
+        assert!(tells("apiregistration.k8s.io", "APIService"));
+        assert!(!tells("", "ConfigMap"));
+        assert!(!tells("acme.com", "APIService"));
     }
 }
