@@ -1,14 +1,14 @@
 //! Clients that are not ours: the kube crate, and PyPI's kubernetes. Lists by the page, watches, patches, applies, execs.
 
 use crate::harness::cluster;
+use crate::python;
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{AttachParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::json;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const POD: &str = "apiVersion: v1
@@ -93,44 +93,6 @@ fn the_kube_crate_lists_watches_patches_and_execs() {
     }));
 }
 
-/// The interpreter of an environment that has the package; none, with a line that says why, where it cannot be had.
-fn python() -> Option<PathBuf> {
-    let dir =
-        Path::new(env!("CARGO_BIN_EXE_lab")).ancestors().nth(2).unwrap().join("tools/python-kubernetes");
-    let interpreter = dir.join("bin/python");
-    let has = |out: std::io::Result<Output>| out.is_ok_and(|o| o.status.success());
-    if has(Command::new(&interpreter).args(["-c", "import kubernetes"]).output()) {
-        return Some(interpreter);
-    }
-    if !has(Command::new("python3").args(["-m", "venv"]).arg(&dir).output()) {
-        eprintln!("skipped: python3 cannot make an environment in {}", dir.display());
-        return None;
-    }
-    let pip = Command::new(&interpreter)
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--retries",
-            "1",
-            "kubernetes",
-        ])
-        .output();
-    match pip {
-        Ok(out) if out.status.success() => Some(interpreter),
-        Ok(out) => {
-            eprintln!("skipped: pip cannot get kubernetes: {}", String::from_utf8_lossy(&out.stderr).trim());
-            None
-        }
-        Err(error) => {
-            eprintln!("skipped: pip cannot be run: {error}");
-            None
-        }
-    }
-}
-
 const SCRIPT: &str = r#"
 import sys
 from kubernetes import client, config, dynamic, watch
@@ -178,7 +140,7 @@ print("done")
 
 #[test]
 fn pypis_kubernetes_lists_watches_patches_applies_and_execs() {
-    let Some(python) = python() else { return };
+    let Some(python) = python::interpreter("kubernetes") else { return };
     let namespace = cluster().namespace("clients-python");
     namespace.apply(POD);
     namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "pod/shell"]);
