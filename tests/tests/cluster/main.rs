@@ -6,6 +6,7 @@
 mod bad_input;
 mod clients;
 mod harness;
+mod helm;
 mod identities;
 mod kills;
 mod kubectl;
