@@ -49,7 +49,7 @@ pub fn apply(bytes: &[u8]) {
     };
     let write = Write { manager: &manager, now: "2026-01-01T00:00:00Z", force: true, reset: &Set::default() };
     let apply = |live: &Value, owners: &Managed| {
-        machinery::apply::apply(Builtin::new(schema, id), live, &config.value, owners, &write)
+        machinery::apply::apply(Builtin::new(schema, id), live, &config.value, owners, &write, &())
     };
     let Ok(once) = apply(&pod(), &Managed::default()) else { return };
     if let Ok(twice) = apply(&once.object, &once.managed) {

@@ -56,7 +56,7 @@ fn objects_are_brought_to_their_schema() {
     assert_eq!(object["spec"], json!({"color": "red"}));
     assert_eq!(object["metadata"], json!({"name": "x"}));
     let mut large = json!({"metadata": {}, "spec": {"color": [9_223_372_036_854_775_807_u64, 9_223_372_036_854_775_808_u64]}});
-    definition.coerce(version, &mut large, false).unwrap();
+    definition.coerce(version, &mut large, Origin::Sent).unwrap();
     let numbers = large["spec"]["color"].as_array().unwrap();
     assert!(numbers[0].is_i64() && numbers[1].is_f64());
     let mut wrong = json!({"metadata": {"labels": "no"}});
