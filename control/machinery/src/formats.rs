@@ -2,8 +2,8 @@
 
 mod mail;
 
+use crate::address;
 use crate::re2::Regex;
-use crate::resources::address;
 use crate::url::Url;
 use std::net::Ipv6Addr;
 use std::sync::LazyLock;

@@ -19,6 +19,7 @@
 #![warn(unreachable_pub)]
 
 pub mod access;
+mod address;
 pub mod admission;
 pub mod apply;
 pub mod binding;

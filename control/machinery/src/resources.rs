@@ -8,7 +8,6 @@
 //! - [`validate`]: which objects are refused, and in which words
 //! - [`table`]: the columns and cells `kubectl get` prints
 
-pub(crate) mod address;
 mod annotations;
 pub mod convert;
 pub mod defaults;

@@ -145,7 +145,7 @@ mod tests {
             match line.trim() {
                 "-----BEGIN CERTIFICATE-----" => {
                     let from = text.find(&format!("{name}\n-----BEGIN")).unwrap() + name.len() + 1;
-                    let der = pki::pem::certificates(text[from..].as_bytes()).unwrap().remove(0);
+                    let der = pki::pem::certificates(&text.as_bytes()[from..]).unwrap().remove(0);
                     found.insert(name, der);
                 }
                 word => name = word,

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use super::cursor::Cursor;
 use crate::{
+    address::{is_mapped, masked, parse, parse_cidr},
     goformat::go_quote,
-    resources::address::{is_mapped, masked, parse, parse_cidr},
 };
 
 impl Cursor<'_> {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use super::cursor::Cursor;
-use crate::{names, resources::address, schema::Format};
+use crate::{address, names, schema::Format};
 
 impl Cursor<'_> {
     /// An address pods can be reached at: not the sender's own, nor everybody's.

@@ -7,7 +7,7 @@ use super::{
     cursor::{Cursor, look},
     service,
 };
-use crate::{access::Get as _, names, resources::address};
+use crate::{access::Get as _, address, names};
 
 /// What holds forevery ingress; names of secrets are not judged where it had bad ones before.
 pub(super) fn ingress(ingress: Cursor<'_>) {

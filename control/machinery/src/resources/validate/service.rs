@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{checks::IMMUTABLE, cursor::Cursor};
-use crate::{access::Get as _, names, resources::address};
+use crate::{access::Get as _, address, names};
 
 /// A day, the longest a client stays with its endpoint.
 const AFFINITY_SECONDS_MAX: i64 = 86400;

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::{
+    address::{masked, parse, parse_cidr},
     field::Path,
     goformat::go_quote,
-    resources::address::{masked, parse, parse_cidr},
 };
 
 fn unmapped(address: IpAddr) -> IpAddr {

@@ -10,11 +10,9 @@ use super::{
 };
 use crate::{
     access::Get as _,
+    address::parse_cidr,
     goformat::go_quote,
-    resources::{
-        address::parse_cidr,
-        validate::{cursor::Cursor, policy},
-    },
+    resources::validate::{cursor::Cursor, policy},
 };
 
 /// Who may use a claim at once.

@@ -44,7 +44,7 @@ fn bits(address: IpAddr) -> u8 {
 }
 
 /// The address with everything behind the prefix cleared.
-pub(super) fn masked(address: IpAddr, length: u8) -> IpAddr {
+pub(crate) fn masked(address: IpAddr, length: u8) -> IpAddr {
     match address {
         IpAddr::V4(v4) => {
             let mask = u32::MAX.checked_shl(32 - u32::from(length.min(32))).unwrap_or_default();
@@ -57,6 +57,6 @@ pub(super) fn masked(address: IpAddr, length: u8) -> IpAddr {
     }
 }
 
-pub(super) fn is_mapped(address: IpAddr) -> bool {
+pub(crate) fn is_mapped(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
 }
