@@ -4,6 +4,7 @@ CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 RELEASE := $(CARGO_TARGET_DIR)/release
 LAB := $(RELEASE)/lab
+SHIPPED := $(CARGO_TARGET_DIR)/dist
 
 .PHONY: up down build packages dist test bench lint fuzz vagrant-up vagrant-down vagrant-test
 
@@ -26,8 +27,9 @@ dist: ## the release of this commit for this architecture, as a tarball and a .d
 test: packages ## every suite: unit, property, component, lab
 	tests/suites
 
-bench: build ## figures of SPECIFICATION.md, as ratios
-	$(LAB) bench
+bench: packages ## figures of SPECIFICATION.md, as ratios, of the programs as they are shipped
+	cargo build --profile dist --workspace --bins
+	$(SHIPPED)/lab bench
 
 lint: packages ## formatting, clippy, documentation, dependencies, spelling; what CI checks first
 	cargo fmt --all --check
