@@ -95,6 +95,12 @@ impl Helm<'_> {
             .collect()
     }
 
+    /// Names of all releases, whatever their status: Helm 4 lists no others than these.
+    fn releases(&self) -> String {
+        let all: &[&str] = if self.applies { &[] } else { &["--all"] };
+        self.run(&[&["list", "-q"], all].concat())
+    }
+
     /// Revision and status of the newest revision.
     fn status(&self) -> (i64, String) {
         let newest: Value = serde_json::from_str(&self.run(&["status", "r", "-o", "json"])).unwrap();
@@ -165,7 +171,7 @@ fn life(package: &str, applies: bool) {
         let mut install = helm.upgrade(fails);
         install.extend(["--install".to_owned(), back.to_owned()]);
         helm.refused(&words(&install));
-        assert_eq!(helm.run(&["list", "--all", "-q"]), "", "{fails}");
+        assert_eq!(helm.releases(), "", "{fails}");
         assert_eq!(namespace.kubectl(&["get", "deployments,jobs", "-o", "name"]), "", "{fails}");
         namespace.kubectl(&["delete", "configmap", "r-kept", "--ignore-not-found"]);
     }
