@@ -61,7 +61,7 @@ fn kubectl_custom_resources() {
             is("apply -f -", "widget.{ns}.example.com/w configured").input(WIDGET),
             is("get widgets.{ns}.example.com w -o jsonpath={.spec.replicas}:{.metadata.generation}", "1:3"),
             has("explain widgets.spec --api-version={ns}.example.com/v1", &["What a widget should be.", "color", "replicas"]).current(),
-            fails("apply -f - --validate=false", "The Widget \"g\" is invalid: \n* spec.color: Unsupported value: \"green\": supported values: \"blue\", \"red\"\n* <nil>: Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation").input(GREEN).current(),
+            fails("apply -f - --validate=false", "The Widget \"g\" is invalid: \n* spec.color: Unsupported value: \"green\": supported values: \"red\", \"blue\"\n* <nil>: Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation").input(GREEN).current(),
             fails("apply -f -", "The Widget \"m\" is invalid: spec: Invalid value: too many").input(MANY).current(),
             fails("apply -f -", "Error from server (BadRequest): error when creating \"STDIN\": Widget in version \"v1\" cannot be handled as a Widget: strict decoding error: unknown field \"spec.size\"").input(UNKNOWN).current(),
             // the default is its creator's, as upstream has it
