@@ -84,9 +84,7 @@ impl<'a> Place<'a> {
         for key in keys {
             place = match place {
                 Some(Value::Object(fields)) => fields.get_mut(&key),
-                Some(Value::Array(items)) => {
-                    index(&key, items.len(), items.len()).and_then(move |at| items.get_mut(at))
-                }
+                Some(Value::Array(items)) => index(&key, items.len()).and_then(move |at| items.get_mut(at)),
                 _ => None,
             };
         }
@@ -111,7 +109,7 @@ impl<'a> Place<'a> {
     fn read(self) -> Result<Option<&'a Value>, Misfit> {
         let Some(key) = self.key.as_deref() else { return Ok(Some(self.container)) };
         if let Value::Array(items) = &*self.container {
-            let Some(index) = index(key, items.len(), items.len()) else { return Err(self.no_index()) };
+            let Some(index) = index(key, items.len()) else { return Err(self.no_index()) };
             return Ok(self.container.get(index));
         }
         Ok(self.container.get(key))
@@ -121,7 +119,7 @@ impl<'a> Place<'a> {
         let Some(key) = self.key.as_deref() else { return Err(self.missing()) };
         if let Value::Array(items) = &*self.container {
             let length = items.len();
-            let at = if key == "-" { Some(length) } else { index(key, length + 1, length + 1) };
+            let at = if key == "-" { Some(length) } else { index(key, length + 1) };
             let Some(at) = at else { return Err(self.no_index()) };
             if let Value::Array(items) = self.container {
                 items.insert(at, value);
@@ -148,7 +146,7 @@ impl<'a> Place<'a> {
             return Ok(());
         };
         if let Value::Array(items) = &*self.container {
-            let Some(at) = index(key, items.len(), items.len()) else { return Err(self.no_index()) };
+            let Some(at) = index(key, items.len()) else { return Err(self.no_index()) };
             self.container[at] = value;
             return Ok(());
         }
@@ -158,7 +156,7 @@ impl<'a> Place<'a> {
     fn remove(self) -> Result<Value, Misfit> {
         let Some(key) = self.key.as_deref() else { return Err(self.missing()) };
         if let Value::Array(items) = &*self.container {
-            let Some(at) = index(key, items.len(), items.len()) else { return Err(self.no_index()) };
+            let Some(at) = index(key, items.len()) else { return Err(self.no_index()) };
             return Ok(self.container.as_array_mut().map(|items| items.remove(at)).unwrap_or_default());
         }
         let removed = self.container.as_object_mut().and_then(|fields| fields.remove(key));
@@ -169,10 +167,10 @@ impl<'a> Place<'a> {
     }
 }
 
-/// A place in a list of which `places` are allowed; below zero it counts back from `from`.
-fn index(key: &str, places: usize, from: usize) -> Option<usize> {
+/// One of so many places in a list; below zero it counts from the end.
+fn index(key: &str, places: usize) -> Option<usize> {
     let written: i64 = key.parse().ok()?;
-    let index = if written < 0 { written.checked_add(i64::try_from(from).ok()?)? } else { written };
+    let index = if written < 0 { written.checked_add(i64::try_from(places).ok()?)? } else { written };
     usize::try_from(index).ok().filter(|index| *index < places)
 }
 
