@@ -143,8 +143,8 @@ impl Reports {
                         report_now.written = Some((version, Arc::clone(&report.status)));
                     }
                 }
-                // The pod is gone, or another pod has its name: the watch will tell.
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
+                // The pod is gone: the watch will tell. A conflict may as well be with another writer of the same pod.
+                Err(kube::Error::Api(status)) if status.code == 404 => {
                     tracing::debug!(pod = name, error = %status, "status not written");
                     return None;
                 }
@@ -161,7 +161,7 @@ impl Reports {
             let params = DeleteParams::default().grace_period(0).preconditions(preconditions);
             match api.delete(&name, &params).await {
                 Ok(_) => {}
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
                 Err(error) => {
                     tracing::warn!(pod = name, %error, "ended pod not deleted");
                     return Some(uid);

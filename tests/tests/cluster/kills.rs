@@ -1,7 +1,9 @@
 //! `kill -9` of the agent, the server and containerd, while pods run and while pods are made: afterwards every pod is there once, nothing
 //! was restarted that need not be, and no sandbox or address is leaked.
 
-use crate::harness::{Namespace, cluster, echo, eventually, lab, on_node};
+use crate::harness::{LAB, Namespace, cluster, echo, eventually, lab, on_node};
+use lab::layout::Layout;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 const VICTIMS: [(&str, &str); 4] =
@@ -49,8 +51,39 @@ fn pods_with_address(node: &str) -> usize {
         .count()
 }
 
+/// Tells, when its test fails, whose each sandbox of the node is, and what runtime and agent last said of it.
+struct Witness(&'static str);
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let tasks = on_node(self.0, &["ctr", "-n", "k8s.io", "tasks", "ls"]).stdout;
+        eprintln!("tasks of {}:\n{}", self.0, String::from_utf8_lossy(&tasks));
+        for id in sandboxes(self.0) {
+            let info = on_node(self.0, &["ctr", "-n", "k8s.io", "containers", "info", &id]).stdout;
+            let labels =
+                serde_json::from_slice::<Value>(&info).map(|i| i["Labels"].clone()).unwrap_or_default();
+            let label = |name: &str| labels[name].as_str().unwrap_or_default().to_owned();
+            let (pod, uid) = (label("io.kubernetes.pod.name"), label("io.kubernetes.pod.uid"));
+            eprintln!("sandbox {id}: {}/{pod} {uid}", label("io.kubernetes.pod.namespace"));
+            for (service, words) in [("windlass", [&pod, &uid]), ("containerd", [&id, &id])] {
+                let log =
+                    std::fs::read_to_string(Layout::new(LAB).node_log(self.0, service)).unwrap_or_default();
+                let said =
+                    log.lines().rev().filter(|line| words.iter().any(|w| !w.is_empty() && line.contains(*w)));
+                let mut last: Vec<&str> = said.take(15).collect();
+                last.reverse();
+                eprintln!("{service}:\n{}", last.join("\n"));
+            }
+        }
+    }
+}
+
 fn nothing_is_leaked() {
     for node in ["n1", "n2"] {
+        let _witness = Witness(node);
         eventually("as many sandboxes and addresses as pods", 60, || {
             let (pods, boxes, leases) = (pods_with_address(node), sandboxes(node).len(), leases(node));
             if pods == boxes && pods == leases {

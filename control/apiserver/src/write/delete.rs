@@ -15,7 +15,7 @@ use machinery::object::{self, Gr};
 use machinery::resources::strategy::{Dependents, dependents_by_default, grace_period_seconds};
 use machinery::status::{Details, Status};
 use serde_json::Value;
-use store::{Entry, Expect, Revision};
+use store::{Entry, Expect};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -97,23 +97,6 @@ impl Writer {
                 Ok(Some(gone(kind, last)))
             }
         }
-    }
-
-    /// Writes an object's last state and removes it, so that watchers of the state before the end see it. Gives at which revision it was
-    /// written last or removed, and whether we removed it.
-    pub(super) async fn remove_last(
-        &self,
-        kind: &Kind,
-        key: &str,
-        last: Bytes,
-        at: Revision,
-    ) -> Result<Option<(Revision, bool)>, Status> {
-        let Some(entry) = self.registry.write(kind, key, last, Expect::At(at), None).await? else {
-            return Ok(None);
-        };
-        // Whoever writes between the two finds a finished object and removes it in our place.
-        let removed = self.registry.remove(kind, key, entry.mod_revision).await?;
-        Ok(Some(removed.map_or((entry.mod_revision, false), |(_, revision)| (revision, true))))
     }
 
     /// Deletes every selected object of `kind` in `namespace`; gives them as they were.

@@ -150,8 +150,7 @@ impl Writer {
         let new = attributes.object.take().unwrap_or_default();
         if delete::is_finished(kind, &new) && !call.options.dry_run {
             // The last finalizer went: the update is the delete (upstream: `ShouldDeleteDuringUpdate`).
-            let last = self.registry.encode(kind, &new).await?;
-            let finished = grant.finish(self, kind, &entry, last, &new).await?;
+            let finished = grant.finish(self, kind, &entry, &new).await?;
             return Ok(finished.then_some(Written { object: new, entry: None, created: false }));
         }
         let bytes = self.registry.encode(kind, &new).await?;

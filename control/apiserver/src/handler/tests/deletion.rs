@@ -1,3 +1,4 @@
+use super::watches::{event, open};
 use super::*;
 
 #[tokio::test]
@@ -79,6 +80,38 @@ async fn finalizers_hold_an_object_until_the_last_is_gone() {
     s.ok("POST", MAPS, config_map("b")).await;
     let going = s.ok("DELETE", &format!("{MAPS}/b"), foreground).await;
     assert_eq!(going["metadata"]["finalizers"], json!(["foregroundDeletion"]));
+}
+
+#[tokio::test]
+async fn an_object_whose_last_holder_lets_go_must_not_be_stored_without_one() {
+    // a server killed after such a write would leave an object that is finished and that nobody deletes
+    let s = Server::start().await;
+    let held = |mut object: Value| {
+        object["metadata"]["finalizers"] = json!(["example.com/x"]);
+        object
+    };
+    let (freed, unfinalized) =
+        (json!({"metadata": {"finalizers": null}}), json!({"spec": {"finalizers": []}}));
+    let service = json!({"metadata": {"name": "a"}, "spec": {"ports": [{"port": 80}]}});
+    for (all, object, free) in [
+        (MAPS, held(config_map("a")), &freed),
+        ("/api/v1/namespaces/default/services", held(service), &freed),
+        ("/api/v1/namespaces", json!({"metadata": {"name": "a"}}), &unfinalized),
+    ] {
+        let target = format!("{all}/a");
+        s.ok("POST", all, object).await;
+        let mut going = s.ok("DELETE", &target, Value::Null).await;
+        let from = going["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+        let mut events = open(&s, &format!("{all}?watch=1&resourceVersion={from}"), &[]).await;
+        if free == &unfinalized {
+            going["spec"]["finalizers"] = json!([]);
+            s.ok("PUT", &format!("{target}/finalize"), going).await;
+        } else {
+            assert_eq!(s.patch(&target, "merge-patch+json", free.clone()).await.code, 200);
+        }
+        assert_eq!(events.named().await, event("DELETED", "a"), "{all}");
+        assert_eq!(s.refused("GET", &target, Value::Null).await.0, 404);
+    }
 }
 
 #[tokio::test]

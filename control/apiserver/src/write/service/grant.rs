@@ -148,24 +148,20 @@ impl Grant {
         writer.outlive(Box::pin(numbers.write(kind, key, bytes, expect, ttl))).await?
     }
 
-    /// Writes the last state of an object that nothing holds any more, and removes it; false where it is no longer `entry`.
+    /// Removes `entry` in place of the write of `object`, which nothing holds any more; false where something else is stored by now. That
+    /// state itself is not written: a server that died after it would leave an object that nobody deletes.
     pub(crate) async fn finish(
         &mut self,
         writer: &Writer,
         kind: &Kind,
         entry: &Entry,
-        last: Bytes,
         object: &Value,
     ) -> Result<bool, Status> {
-        if !kind.is("", "services") {
-            return Ok(writer.remove_last(kind, &entry.key, last, entry.mod_revision).await?.is_some());
-        }
-        let numbers = match self.in_time()? {
-            Some(numbers) => numbers,
-            None => Box::new(Numbers::of(writer.own()?, names(object))),
+        let Some(numbers) = self.in_time()? else {
+            return Ok(remove(writer, kind, entry, object).await?.is_some());
         };
         let (kind, key, at) = (*kind, entry.key.clone(), entry.mod_revision);
-        writer.outlive(Box::pin(numbers.finish(kind, key, last, at, held(object)))).await?
+        writer.outlive(Box::pin(numbers.finish(kind, key, at, held(object)))).await?
     }
 
     fn in_time(&mut self) -> Result<Option<Box<Numbers>>, Status> {
@@ -284,21 +280,17 @@ impl Numbers {
         mut self: Box<Self>,
         kind: Kind,
         key: Arc<str>,
-        last: Bytes,
         at: Revision,
         held: Held,
     ) -> Result<bool, Status> {
         let claims = std::mem::take(&mut self.claims);
-        let Some((revision, ours)) = self.writer.remove_last(&kind, &key, last, at).await? else {
+        let Some((_, revision)) = self.writer.registry.remove(&kind, &key, at).await? else {
             self.claims = claims;
             self.refuse().await;
             return Ok(false);
         };
         self.settle(revision).await;
-        // What was given back twice might be somebody else's the second time.
-        if ours {
-            give_back(&self.writer, held, self.service(), revision).await;
-        }
+        give_back(&self.writer, held, self.service(), revision).await;
         Ok(true)
     }
 
