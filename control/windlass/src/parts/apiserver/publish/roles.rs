@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 
 const SYSTEM: &str = "kube-system";
 const NODES: &str = "system:nodes";
+/// The name in the certificate that kubeadm gives an API server for kubelets.
+const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
 const CSR: &str = "system:certificates.k8s.io:certificatesigningrequests";
 /// Nodes that may ask for their parts' certificates; whoever signs them.
 const PART_CLIENT: &str = "windlass:node-part-client";
@@ -126,8 +128,10 @@ fn cluster_roles() -> Vec<Value> {
 fn cluster_bindings() -> Vec<Value> {
     let bind = |name: &str, role: &str, subject: Value| binding("ClusterRole", name, role, vec![subject]);
     vec![
-        // administrators by kubeadm's kubeconfigs, and its API servers at kubelets
+        // administrators by kubeadm's kubeconfigs
         bind("kubeadm:cluster-admins", "cluster-admin", group("kubeadm:cluster-admins")),
+        // API servers of kubeadm 1.36 and later at kubelets; until then theirs were among the administrators
+        bind("kubeadm:apiserver-kubelet-client", "system:kubelet-api-admin", user(KUBELET_CLIENT)),
         bind("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", group(NODE_GROUP)),
         bind("kubeadm:node-autoapprove-bootstrap", &format!("{CSR}:nodeclient"), group(NODE_GROUP)),
         bind("kubeadm:node-autoapprove-certificate-rotation", &format!("{CSR}:selfnodeclient"), group(NODES)),

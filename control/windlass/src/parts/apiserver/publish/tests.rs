@@ -375,6 +375,7 @@ async fn kubeadm_finds_the_roles_it_knows() {
     let store = store.lock().unwrap();
     for name in [
         "cluster-admins",
+        "apiserver-kubelet-client",
         "kubelet-bootstrap",
         "node-autoapprove-bootstrap",
         "node-autoapprove-certificate-rotation",
