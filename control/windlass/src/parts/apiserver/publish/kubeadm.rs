@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use machinery::release::GIT_VERSION;
+use machinery::release::KUBERNETES;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -117,7 +117,8 @@ fn cluster(facts: &Facts<'_>) -> Value {
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "ClusterConfiguration",
         "clusterName": CLUSTER,
-        "kubernetesVersion": GIT_VERSION,
+        // a version of upstream's: kubeadm makes the names of images of it
+        "kubernetesVersion": KUBERNETES,
         "controlPlaneEndpoint": facts.server.trim_start_matches("https://"),
         "certificatesDir": CERTIFICATES,
         "encryptionAlgorithm": "ECDSA-P256",

@@ -272,6 +272,16 @@ async fn a_control_plane_of_kubeadms_must_not_begin_an_etcd_of_its_own() {
     );
 }
 
+/// kubeadm writes `+` as `_` in an image's tag, and nobody has images of a version that is only ours.
+#[tokio::test]
+async fn a_control_plane_of_kubeadms_must_not_ask_for_images_that_nobody_has() {
+    let store = Store::default();
+    publish(&client(&store), facts("https://192.0.2.1:6443"), None).await.unwrap();
+    let version = configuration(&store)["kubernetesVersion"].clone();
+    let release = version.as_str().and_then(|version| version.strip_prefix("v1.36.")).unwrap();
+    release.parse::<u32>().unwrap();
+}
+
 #[tokio::test]
 async fn a_control_plane_of_kubeadms_must_not_be_sent_to_members_that_are_gone() {
     let (store, etcd) = (Store::default(), shared_etcd());
