@@ -27,6 +27,11 @@ pub(super) fn node(node: &Value, now: Timestamp) -> Vec<Value> {
         found.map_or("<none>", |address| address.text("address")).to_owned()
     };
     let info = |key: &str| or(node.at("status.nodeInfo").text(key), "<unknown>").to_owned();
+    let mut kernel = info("kernelVersion");
+    let architecture = node.text("status.nodeInfo.architecture");
+    if !architecture.is_empty() {
+        kernel.push_str(&format!(" ({architecture})"));
+    }
     vec![
         name(node),
         json!(status),
@@ -36,7 +41,7 @@ pub(super) fn node(node: &Value, now: Timestamp) -> Vec<Value> {
         json!(address("InternalIP")),
         json!(address("ExternalIP")),
         json!(info("osImage")),
-        json!(info("kernelVersion")),
+        json!(kernel),
         json!(info("containerRuntimeVersion")),
     ]
 }

@@ -153,7 +153,7 @@ fn wide_pods_show_where_they_are() {
 
 #[test]
 fn a_nodes_row_says_what_it_is_for() {
-    let node = json!({"metadata": {"name": "n", "creationTimestamp": "2026-01-01T00:00:00Z",
+    let mut node = json!({"metadata": {"name": "n", "creationTimestamp": "2026-01-01T00:00:00Z",
             "labels": {"node-role.kubernetes.io/worker": "", "node-role.kubernetes.io/control-plane": ""}},
         "spec": {"unschedulable": true}, "status": {"conditions": [{"type": "Ready", "status": "True"}],
             "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}],
@@ -162,6 +162,8 @@ fn a_nodes_row_says_what_it_is_for() {
     let (plain, wide) = row("", "nodes", &node);
     assert_eq!(plain, ["n", "Ready,SchedulingDisabled", "control-plane,worker", "24h", "v1.36.0"]);
     assert_eq!(wide, ["10.0.0.1", "<none>", "Debian", "6", "containerd://2"]);
+    node["status"]["nodeInfo"]["architecture"] = json!("arm64");
+    assert_eq!(row("", "nodes", &node).1[3], "6 (arm64)");
 }
 
 #[test]
