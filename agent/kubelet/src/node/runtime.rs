@@ -95,12 +95,33 @@ pub async fn observe(runtime: &Runtime, health: &watch::Sender<Health>, shutdown
 
 async fn version(runtime: &Runtime) -> Option<String> {
     match runtime.version().await {
-        Ok(v) => Some(format!("{}://{}", v.runtime_name, v.runtime_version.trim_start_matches('v'))),
+        Ok(v) => Some(format!("{}://{}", v.runtime_name, shown(&v.runtime_version))),
         Err(error) => {
             tracing::warn!(error = %error, "the container runtime does not tell its version");
             None
         }
     }
+}
+
+/// A runtime's version as nodes show it: whole where it is a semantic version, else its numbers alone, so without what a distribution adds
+/// (upstream: `newRuntimeVersion`).
+fn shown(version: &str) -> &str {
+    let version = version.trim().trim_start_matches('v');
+    let end = version.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(version.len());
+    let (numbers, extra) = version.split_at(end);
+    if numbers.is_empty() {
+        return version;
+    }
+    let identifiers = |text: &str| {
+        text.split('.').all(|id| !id.is_empty() && id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'))
+    };
+    let prerelease = |text: &str| text.is_empty() || text.strip_prefix('-').is_some_and(identifiers);
+    let semantic = numbers.split('.').count() == 3
+        && match extra.split_once('+') {
+            Some((before, build)) => prerelease(before) && identifiers(build),
+            None => prerelease(extra),
+        };
+    if semantic { version } else { numbers }
 }
 
 /// Health by the runtime's own status. Pure.
@@ -184,6 +205,23 @@ mod tests {
               message:Network plugin returns error: cni plugin not initialized"]
         );
         assert!(from_status(&answer(true), "").errors.is_empty());
+    }
+
+    #[test]
+    fn a_distributions_suffix_must_not_be_shown_as_the_runtimes_version() {
+        for (told, expected) in [
+            ("1.6.20~ds1", "1.6.20"),
+            ("v2.1.0", "2.1.0"),
+            ("2.1.0-rc.1", "2.1.0-rc.1"),
+            ("1.7.24+build.5", "1.7.24+build.5"),
+            ("1.7.24-beta+5", "1.7.24-beta+5"),
+            ("1.7.24-", "1.7.24"),
+            ("1.30", "1.30"),
+            ("1.30-dev", "1.30"),
+            ("unknown", "unknown"),
+        ] {
+            assert_eq!(shown(told), expected, "{told}");
+        }
     }
 
     #[test]
