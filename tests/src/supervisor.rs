@@ -20,12 +20,13 @@ use supervise::{Scope, Supervisor, Task, Work};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The API server's port on its node.
 const API_PORT: u16 = 6443;
-/// Nodes that may be servers, in the order in which they are tried.
-const SERVERS: std::ops::RangeInclusive<u8> = 1..=3;
+/// So many nodes may be servers: those that were booted first, tried in that order.
+const SERVERS: u8 = 3;
 /// How long one may take to take a connection.
 const CONNECT: Duration = Duration::from_secs(1);
 
@@ -34,6 +35,8 @@ struct Lab {
     api: String,
     addresses: BTreeMap<String, String>,
     nodes: BTreeMap<String, (Child, Machine)>,
+    /// The addresses of the nodes that run and may be servers.
+    servers: watch::Sender<Vec<String>>,
 }
 
 /// Runs the lab until it is told to quit or gets SIGTERM.
@@ -52,7 +55,8 @@ pub fn main(layout: &Layout) -> Result<()> {
     let store = ImageStore::open(&layout.images())?;
     build_standard(&store).context("build the lab's images")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let lab = Lab { layout: layout.clone(), api, addresses: BTreeMap::new(), nodes: BTreeMap::new() };
+    let (addresses, nodes) = (BTreeMap::new(), BTreeMap::new());
+    let lab = Lab { layout: layout.clone(), api, addresses, nodes, servers: watch::Sender::default() };
     runtime.block_on(run(lab, published, store))
 }
 
@@ -60,7 +64,7 @@ async fn run(mut lab: Lab, published: StdListener, store: ImageStore) -> Result<
     published.set_nonblocking(true)?;
     let scope = Scope::new(&Supervisor::default(), "lab/", &CancellationToken::new());
     let (published, work, stop) = (TcpListener::from_std(published)?, scope.work("published"), scope.stop());
-    let published = publish(Arc::new(published), work, stop.clone());
+    let published = publish(Arc::new(published), lab.servers.subscribe(), work, stop.clone());
     scope.keep(published);
     let registry = TcpListener::bind((GATEWAY, REGISTRY_PORT)).await.context("listen for image pulls")?;
     scope.keep(registry::serve(Arc::new(registry), store, scope.work("pulls"), stop.clone()));
@@ -84,26 +88,34 @@ async fn run(mut lab: Lab, published: StdListener, store: ImageStore) -> Result<
 }
 
 /// Carries the host's loopback connections to the first API server that takes them.
-fn publish(listener: Arc<TcpListener>, work: Work, stop: CancellationToken) -> Task {
-    let carry = async |mut outside: TcpStream| {
-        let mut inside = server().await?;
+fn publish(
+    listener: Arc<TcpListener>,
+    servers: watch::Receiver<Vec<String>>,
+    work: Work,
+    stop: CancellationToken,
+) -> Task {
+    let carry = async |mut outside: TcpStream, servers: Vec<String>| {
+        let mut inside = server(servers).await?;
         let _ = outside.set_nodelay(true);
         let _ = inside.set_nodelay(true);
         copy_bidirectional(&mut outside, &mut inside).await
     };
     Task::endless("publish", move || {
-        let (listener, work, stop) = (listener.clone(), work.clone(), stop.clone());
+        let (listener, servers, work, stop) = (listener.clone(), servers.clone(), work.clone(), stop.clone());
         async move {
-            let serve = |outside, _| async move { drop::<std::io::Result<_>>(carry(outside).await) };
+            let serve = move |outside, _| {
+                let servers = servers.borrow().clone();
+                async move { drop::<std::io::Result<_>>(carry(outside, servers).await) }
+            };
             supervise::accept(&*listener, CONNECTIONS, &work, &stop, serve).await;
         }
     })
 }
 
-async fn server() -> std::io::Result<TcpStream> {
+async fn server(servers: Vec<String>) -> std::io::Result<TcpStream> {
     let mut error = std::io::ErrorKind::NotConnected.into();
-    for index in SERVERS {
-        let connected = TcpStream::connect((node_address(index), API_PORT));
+    for address in servers {
+        let connected = TcpStream::connect((address, API_PORT));
         match tokio::time::timeout(CONNECT, connected).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(refused)) => error = refused,
@@ -124,6 +136,8 @@ impl Lab {
         let asked = serde_json::from_str::<Ask>(&line).map_err(|e| anyhow!("parse the request: {e}"));
         let quit = matches!(asked, Ok(Ask::Quit));
         let done = asked.and_then(|ask| self.obey(ask));
+        // An address that nobody has would hold each connection up for as long as one may take.
+        self.servers.send_replace(self.may_serve());
         let answer = Reply {
             error: done.err().map(|e| format!("{e:#}")),
             nodes: self.nodes.iter().map(|(name, (_, m))| (name.clone(), m.clone())).collect(),
@@ -135,6 +149,13 @@ impl Lab {
             let _ = writer.write_all(text.as_bytes()).await;
         }
         quit
+    }
+
+    fn may_serve(&self) -> Vec<String> {
+        let first = (1..=SERVERS).map(node_address);
+        let running =
+            |address: &String| self.nodes.keys().any(|node| self.addresses.get(node) == Some(address));
+        first.filter(running).collect()
     }
 
     fn obey(&mut self, ask: Ask) -> Result<()> {
