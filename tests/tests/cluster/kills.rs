@@ -2,9 +2,10 @@
 //! was restarted that need not be, and no sandbox or address is leaked.
 
 use crate::harness::{LAB, Namespace, cluster, echo, eventually, lab, on_node};
+use cri_proto::client::{Deadlines, Runtime};
 use lab::layout::Layout;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 const VICTIMS: [(&str, &str); 4] =
     [("n2", "windlass"), ("n1", "agent"), ("n1", "windlass"), ("n2", "containerd")];
@@ -21,8 +22,20 @@ fn containers(namespace: &Namespace<'_>) -> BTreeMap<String, (String, String)> {
         .collect()
 }
 
-/// Names of sandboxes and taken addresses of a node, as the runtime and the lease files have them.
-fn sandboxes(node: &str) -> BTreeSet<String> {
+/// Ids of a node's sandboxes, as the runtime shows them to a kubelet.
+fn sandboxes(node: &str) -> Result<BTreeSet<String>, String> {
+    let socket = Layout::new(LAB).node_path(node, "/run/containerd/containerd.sock");
+    let list = async {
+        let runtime = Runtime::connect(&socket.to_string_lossy(), Deadlines::default())?;
+        runtime.list_pod_sandboxes(HashMap::new()).await
+    };
+    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let listed = executor.block_on(list).map_err(|error| error.to_string())?;
+    Ok(listed.into_iter().map(|sandbox| sandbox.id).collect())
+}
+
+/// The same as the runtime keeps them, those included that it does not show.
+fn records(node: &str) -> BTreeSet<String> {
     let out = on_node(
         node,
         &["ctr", "-n", "k8s.io", "containers", "ls", "-q", "labels.\"io.cri-containerd.kind\"==sandbox"],
@@ -61,13 +74,15 @@ impl Drop for Witness {
         }
         let tasks = on_node(self.0, &["ctr", "-n", "k8s.io", "tasks", "ls"]).stdout;
         eprintln!("tasks of {}:\n{}", self.0, String::from_utf8_lossy(&tasks));
-        for id in sandboxes(self.0) {
+        let shown = sandboxes(self.0).unwrap_or_default();
+        for id in records(self.0) {
             let info = on_node(self.0, &["ctr", "-n", "k8s.io", "containers", "info", &id]).stdout;
             let labels =
                 serde_json::from_slice::<Value>(&info).map(|i| i["Labels"].clone()).unwrap_or_default();
             let label = |name: &str| labels[name].as_str().unwrap_or_default().to_owned();
             let (pod, uid) = (label("io.kubernetes.pod.name"), label("io.kubernetes.pod.uid"));
-            eprintln!("sandbox {id}: {}/{pod} {uid}", label("io.kubernetes.pod.namespace"));
+            let namespace = label("io.kubernetes.pod.namespace");
+            eprintln!("sandbox {id}: {namespace}/{pod} {uid}, shown: {}", shown.contains(&id));
             for (service, words) in [("windlass", [&pod, &uid]), ("containerd", [&id, &id])] {
                 let log =
                     std::fs::read_to_string(Layout::new(LAB).node_log(self.0, service)).unwrap_or_default();
@@ -85,7 +100,7 @@ fn nothing_is_leaked() {
     for node in ["n1", "n2"] {
         let _witness = Witness(node);
         eventually("as many sandboxes and addresses as pods", 60, || {
-            let (pods, boxes, leases) = (pods_with_address(node), sandboxes(node).len(), leases(node));
+            let (pods, boxes, leases) = (pods_with_address(node), sandboxes(node)?.len(), leases(node));
             if pods == boxes && pods == leases {
                 Ok(())
             } else {

@@ -58,8 +58,8 @@ async fn a_step_must_not_be_done_while_nobody_can_say_who_follows() {
         assert_eq!(early, step == Step::Switch, "{said:?}");
     }
     let (dir, _) = files_at(Step::Switch);
-    let later =
-        now + jiff::SignedDuration::from_secs(1 + i64::try_from(node::AUTHORITIES_LEARNT.as_secs()).unwrap());
+    let learnt = i64::try_from(node::AUTHORITIES_LEARNT.as_secs()).unwrap();
+    let later = Timestamp::now() + jiff::SignedDuration::from_secs(1 + learnt);
     assert_eq!(rotation(dir.path(), Step::Switch).too_early(later).unwrap(), None);
     let (dir, _) = files_at(Step::Prepare);
     assert!(rotation(dir.path(), Step::Prepare).found(&[], now).await.unwrap().in_the_way.is_empty());
