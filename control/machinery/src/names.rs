@@ -80,6 +80,11 @@ fn too_long(value: &str, max: usize) -> Vec<String> {
     if value.len() > max { vec![max_len_error(max)] } else { Vec::new() }
 }
 
+/// The same, as keys and values of labels have it: in another unit than names, which are counted alike.
+fn too_many_bytes(value: &str, max: usize) -> Option<String> {
+    (value.len() > max).then(|| format!("must be no more than {max} bytes"))
+}
+
 /// A DNS-1123 label: `my-name`, `123-abc`.
 #[must_use]
 pub(crate) fn dns1123_label(value: &str) -> Vec<String> {
@@ -98,10 +103,18 @@ pub(crate) fn dns1123_label(value: &str) -> Vec<String> {
 #[must_use]
 pub fn dns1123_subdomain(value: &str) -> Vec<String> {
     let mut errors = too_long(value, SUBDOMAIN_MAX);
-    if !is_subdomain(value) {
-        errors.push(regex_error(SUBDOMAIN_MSG, SUBDOMAIN_FMT, &["example.com"]));
-    }
+    errors.extend(subdomain_fault(value));
     errors
+}
+
+/// The same in the words of what upstream declares with its types (`k8s-long-name`): the names of few kinds, and the domains of label keys.
+#[must_use]
+pub(crate) fn long_name(value: &str) -> Vec<String> {
+    too_many_bytes(value, SUBDOMAIN_MAX).into_iter().chain(subdomain_fault(value)).collect()
+}
+
+fn subdomain_fault(value: &str) -> Option<String> {
+    (!is_subdomain(value)).then(|| regex_error(SUBDOMAIN_MSG, SUBDOMAIN_FMT, &["example.com"]))
 }
 
 /// What is wrong with a path below a domain, as `example.com/controller`: the part, and why.
@@ -150,7 +163,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
             if prefix.is_empty() {
                 errors.push("prefix part must be non-empty".to_owned());
             } else {
-                errors.extend(dns1123_subdomain(prefix).into_iter().map(|e| format!("prefix part {e}")));
+                errors.extend(long_name(prefix).into_iter().map(|e| format!("prefix part {e}")));
             }
             name
         }
@@ -163,8 +176,8 @@ pub fn qualified_name(value: &str) -> Vec<String> {
     };
     if name.is_empty() {
         errors.push("name part must be non-empty".to_owned());
-    } else if name.len() > LABEL_MAX {
-        errors.push(format!("name part {}", max_len_error(LABEL_MAX)));
+    } else {
+        errors.extend(too_many_bytes(name, LABEL_MAX).map(|e| format!("name part {e}")));
     }
     if !is_key(name) {
         errors.push(format!("name part {}", regex_error(KEY_MSG, KEY_FMT, &EXAMPLES)));
@@ -175,7 +188,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
 /// A label's value, possibly empty.
 #[must_use]
 pub fn label_value(value: &str) -> Vec<String> {
-    let mut errors = too_long(value, LABEL_MAX);
+    let mut errors: Vec<String> = too_many_bytes(value, LABEL_MAX).into_iter().collect();
     if !value.is_empty() && !is_key(value) {
         errors.push(regex_error(VALUE_MSG, VALUE_FMT, &["MyValue", "my_value", "12345"]));
     }
@@ -382,6 +395,12 @@ mod tests {
         assert_eq!(dns1123_label("a.b"), ["must not contain dots"]);
         assert_eq!(dns1123_subdomain(&"a".repeat(254)), ["must be no more than 253 characters"]);
         assert_eq!(qualified_name("/x"), ["prefix part must be non-empty"]);
+        assert_eq!(qualified_name(&"a".repeat(64)), ["name part must be no more than 63 bytes"]);
+        assert_eq!(
+            qualified_name(&format!("{}/x", "a".repeat(254))),
+            ["prefix part must be no more than 253 bytes"]
+        );
+        assert_eq!(label_value(&"a".repeat(64)), ["must be no more than 63 bytes"]);
         assert_eq!(
             qualified_name(""),
             [

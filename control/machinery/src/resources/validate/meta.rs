@@ -9,6 +9,7 @@ const ANNOTATIONS_MAX: usize = 256 * 1024;
 /// How objects of a kind may be named; kinds not listed have DNS subdomains for names.
 const NAME_RULES: &[(&str, &str, Format)] = &[
     ("", "Namespace", names::dns1123_label),
+    ("", "ReplicationController", names::long_name),
     ("", "Service", names::dns1123_label),
     ("apiregistration.k8s.io", "APIService", names::path_segment),
     ("apps", "StatefulSet", names::dns1123_label),
@@ -20,6 +21,7 @@ const NAME_RULES: &[(&str, &str, Format)] = &[
     ("rbac.authorization.k8s.io", "ClusterRoleBinding", names::path_segment),
     ("rbac.authorization.k8s.io", "Role", names::path_segment),
     ("rbac.authorization.k8s.io", "RoleBinding", names::path_segment),
+    ("resource.k8s.io", "DeviceClass", names::long_name),
 ];
 
 /// Names their kind's own rules judge, or nobody.
