@@ -5,7 +5,7 @@
 
 pub mod limited;
 
-use super::strategy::qos_class;
+use super::strategy::noted_qos_class;
 use crate::access::Get;
 use crate::labels::{Operator, Requirement};
 use crate::quantity::{Format, Quantity};
@@ -173,8 +173,8 @@ impl<'a> Counted<'a> {
             _ if !self.core("pods") => false,
             "Terminating" => terminating(object),
             "NotTerminating" => !terminating(object),
-            "BestEffort" => qos_class(object) == "BestEffort",
-            "NotBestEffort" => qos_class(object) != "BestEffort",
+            "BestEffort" => noted_qos_class(object) == "BestEffort",
+            "NotBestEffort" => noted_qos_class(object) != "BestEffort",
             "PriorityClass" => selects(object.text("spec.priorityClassName")),
             "CrossNamespacePodAffinity" => affine_across_namespaces(object),
             _ => false,

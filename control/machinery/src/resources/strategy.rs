@@ -27,7 +27,7 @@ use super::Resource;
 use crate::access::{Fields, Get, copy, object, same, set};
 use crate::schema;
 
-pub(crate) use self::pod::qos_class;
+pub(crate) use self::pod::{noted_qos_class, qos_class};
 pub use self::{
     disabled::pod_spec,
     facts::Dependents,
@@ -39,7 +39,8 @@ pub use self::{
 /// Makes a new object what its kind's objects start as: no status of the client's, generation 1, generated fields.
 pub fn prepare_for_create(resource: &Resource, object: &mut Value) {
     let facts = facts(resource);
-    if facts.resets_status {
+    // A pod's own strategy looks at the status that was sent before it makes another.
+    if facts.resets_status && (resource.group, resource.kind) != ("", "Pod") {
         set(object, "status", empty_status(resource));
     }
     if facts.counts_from_one {

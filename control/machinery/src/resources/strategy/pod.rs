@@ -9,7 +9,7 @@ use crate::{
 };
 
 pub(super) fn create(pod: &mut Value) {
-    let mut status = json!({"phase": "Pending", "qosClass": qos_class(pod)});
+    let mut status = json!({"phase": "Pending", "qosClass": noted_qos_class(pod)});
     if !pod.items("spec.schedulingGates").is_empty() {
         let mut condition = scheduling_gated_condition();
         // It is so since the pod was made.
@@ -96,6 +96,14 @@ pub(super) fn resize(new: &mut Value, old: &Value) {
 }
 
 const COMPUTE: [&str; 2] = ["cpu", "memory"];
+
+/// The class that a pod's status says, whoever put it there, and else the one it has by its containers (upstream: `qos.GetPodQOS`).
+pub(crate) fn noted_qos_class(pod: &Value) -> &str {
+    match pod.text("status.qosClass") {
+        "" => qos_class(pod),
+        noted => noted,
+    }
+}
 
 /// `Guaranteed`, `Burstable` or `BestEffort`, by what containers ask of cpu and memory.
 pub(crate) fn qos_class(pod: &Value) -> &'static str {

@@ -17,6 +17,17 @@ fn a_new_pod_is_pending_whatever_its_client_says() {
 }
 
 #[test]
+fn a_new_pod_must_not_lose_a_class_that_its_client_sent() {
+    for (sent, kept) in
+        [("Guaranteed", "Guaranteed"), ("Burstable", "Burstable"), ("other", "other"), ("", "BestEffort")]
+    {
+        let mut pod = json!({"spec": {"containers": [{"name": "c"}]}, "status": {"qosClass": sent, "podIP": "1.2.3.4"}});
+        prepare_for_create(resource("", "pods"), &mut pod);
+        assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": kept}));
+    }
+}
+
+#[test]
 fn a_gated_pod_says_why_it_is_not_scheduled() {
     let mut pod = json!({"spec": {"schedulingGates": [{"name": "g"}]}});
     prepare_for_create(resource("", "pods"), &mut pod);

@@ -5,7 +5,10 @@ use std::iter::zip;
 use serde_json::Value;
 
 use crate::access::{Fields, Get as _, copy, entries, object, remove, same, set};
-use crate::resources::{strategy::qos_class, validate::cursor::Cursor};
+use crate::resources::{
+    strategy::{noted_qos_class, qos_class},
+    validate::cursor::Cursor,
+};
 
 const ONLY: &str = "only cpu and memory resources are mutable";
 
@@ -23,11 +26,7 @@ pub(in crate::resources::validate) fn resize(pod: Cursor<'_>) {
         return pod.forbidden(detail);
     }
     let spec = pod.field("spec");
-    let class = match pod.old.text("status.qosClass") {
-        "" => qos_class(pod.old),
-        class => class,
-    };
-    if class != qos_class(pod.value) {
+    if noted_qos_class(pod.old) != qos_class(pod.value) {
         let detail = "Pod QOS Class may not change as a result of resizing";
         spec.invalid_value(pod.text("status.qosClass"), detail);
     }
