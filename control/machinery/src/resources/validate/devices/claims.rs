@@ -41,12 +41,11 @@ pub(in super::super) fn fixed_spec(claim: Cursor<'_>) {
 
 pub(in super::super) fn class(class: Cursor<'_>) {
     let spec = class.field("spec");
-    let kept = |list: Cursor<'_>| list.is_update() && !list.changed();
-    let chosen = spec.field("selectors");
-    selectors(chosen, kept(chosen));
+    selectors(spec.field("selectors"));
     let configs = spec.field("config");
     if fits(configs, LIST_MAX) {
-        configs.items().for_each(|config| configuration(config, kept(configs)));
+        let kept = configs.is_update() && !configs.changed();
+        configs.items().for_each(|config| configuration(config, kept));
     }
     if let Some(name) = spec.field("extendedResourceName").if_set()
         && !is_extended(name.str())
@@ -139,7 +138,7 @@ fn request(request: Cursor<'_>) {
 /// Of which class, and how many.
 fn wish(wish: Cursor<'_>) {
     wish.field("deviceClassName").required_format(names::dns1123_subdomain);
-    selectors(wish.field("selectors"), false);
+    selectors(wish.field("selectors"));
     let (mode, count) = (wish.field("allocationMode"), wish.field("count"));
     match (mode.str(), wish.int("count")) {
         ("All", 0) | ("ExactCount", 1..) => {}

@@ -39,8 +39,9 @@ static DEVICE: LazyLock<Type> = LazyLock::new(|| {
     }))
 });
 
-/// What a device must be like; expressions that were there before are not judged again.
-pub(super) fn selectors(selectors: Cursor<'_>, stored: bool) {
+/// What a device must be like; expressions that were there before are judged again, as upstream judges them: by what they cost and by
+/// the functions that any of its versions in use has.
+pub(super) fn selectors(selectors: Cursor<'_>) {
     if !fits(selectors, LIST_MAX) {
         return;
     }
@@ -50,7 +51,7 @@ pub(super) fn selectors(selectors: Cursor<'_>, stored: bool) {
             cel.missing("");
         } else if expression.str().len() > EXPRESSION_MAX {
             expression.too_long(EXPRESSION_MAX);
-        } else if !stored {
+        } else {
             compiles(expression);
         }
     }

@@ -118,9 +118,6 @@ fn a_selector_that_cannot_be_read_must_not_be_stored() {
             "{said:?}"
         );
     }
-    let ten = "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]";
-    let loops =
-        |times: usize| (0..times).fold("true".to_owned(), |body, at| format!("{ten}.all(x{at}, {body})"));
     assert_eq!(refused(&loops(3)), [""; 0]);
     assert_eq!(
         refused(&loops(7)),
@@ -144,10 +141,41 @@ fn a_selector_that_cannot_be_read_must_not_be_stored() {
     let class = |expression: &str| json!({"metadata": {"name": "c"}, "spec": {"selectors": [{"cel": {"expression": expression}}]}});
     let bad = created("resource.k8s.io", "deviceclasses", class("device."));
     assert!(bad.len() == 1 && bad[0].starts_with("spec.selectors[0].cel.expression: "), "{bad:?}");
-    let kept = updated("resource.k8s.io", "deviceclasses", &class("device."), |new| {
-        new["spec"]["extendedResourceName"] = json!("example.com/gpu");
+}
+
+#[test]
+fn a_stored_selector_must_not_stay_once_it_is_no_expression() {
+    let class = |expression: &str| json!({"metadata": {"name": "c"}, "spec": {"selectors": [{"cel": {"expression": expression}}]}});
+    let renewed = |expression: &str| {
+        updated("resource.k8s.io", "deviceclasses", &class(expression), |new| {
+            new["metadata"]["labels"] = json!({"a": "b"});
+        })
+    };
+    assert_eq!(renewed("device.driver == 'a'"), [""; 0]);
+    for (stored, why) in [
+        ("device.", "Invalid value"),
+        ("device.driver", "must evaluate to bool"),
+        ("gone(device)", "undeclared reference"),
+        (&*loops(7), "Forbidden: too complex, exceeds cost limit"),
+    ] {
+        let found = renewed(stored);
+        assert!(found.len() == 1 && found[0].contains(why), "{found:?}");
+        assert!(found[0].starts_with("spec.selectors[0].cel.expression: "), "{found:?}");
+    }
+    // Parameters of a driver that were there before may be of any size.
+    let mut large = class("true");
+    large["spec"]["config"] =
+        json!([{"opaque": {"driver": "d.example.com", "parameters": {"a": "x".repeat(11_000)}}}]);
+    let kept = updated("resource.k8s.io", "deviceclasses", &large, |new| {
+        new["metadata"]["labels"] = json!({"a": "b"})
     });
-    assert_eq!(kept, [""; 0], "what is stored stays");
+    assert_eq!(kept, [""; 0]);
+}
+
+/// So many loops in one another; seven cost more than a selector may.
+fn loops(times: usize) -> String {
+    let ten = "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]";
+    (0..times).fold("true".to_owned(), |body, at| format!("{ten}.all(x{at}, {body})"))
 }
 
 #[test]
