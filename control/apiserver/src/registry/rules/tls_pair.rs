@@ -1,16 +1,15 @@
 //! What a Secret of type `kubernetes.io/tls` is warned about: a certificate and key that do not belong together, worded as Go's
 //! `tls.X509KeyPair` words it (upstream: `pkg/registry/core/secret`, `warningsForSecret`).
 
+mod key;
+
+use self::key::Key;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use machinery::access::Get as _;
-use rustls::crypto::ring::sign::any_supported_type;
-use rustls_pki_types::PrivateKeyDer;
 use serde_json::Value;
 use std::io::Cursor;
 use x509_parser::pem::Pem;
-use x509_parser::prelude::FromDer as _;
-use x509_parser::x509::SubjectPublicKeyInfo;
 
 /// Blocks of one text that are looked at.
 const MOST_BLOCKS: usize = 64;
@@ -35,28 +34,28 @@ fn problem(certificate: &[u8], key: &[u8]) -> Option<String> {
         Ok(der) => der,
         Err(skipped) => return Some(no_key(&skipped)),
     };
-    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(&certificate) else {
-        return Some("x509: malformed certificate".to_owned());
-    };
-    let public = &certificate.tbs_certificate.subject_pki;
-    let Some(key) = PrivateKeyDer::try_from(key.as_slice()).ok() else {
-        return Some("tls: failed to parse private key".to_owned());
-    };
-    // A key of a kind only others can use (short RSA, P-521) is nothing to warn about.
-    let signer = any_supported_type(&key).ok()?;
-    let of_key = signer.public_key()?;
-    if of_key.as_ref() == public.raw {
-        return None;
+    pair(&certificate, &key).err().map(str::to_owned)
+}
+
+/// Judges what is in the two blocks.
+fn pair(certificate: &[u8], key: &[u8]) -> Result<(), &'static str> {
+    let (rest, certificate) =
+        x509_parser::parse_x509_certificate(certificate).map_err(|_| "x509: malformed certificate")?;
+    if !rest.is_empty() {
+        return Err("x509: trailing data");
     }
-    let (_, of_key) = SubjectPublicKeyInfo::from_der(of_key.as_ref()).ok()?;
-    let same = of_key.algorithm.algorithm == public.algorithm.algorithm;
-    let what = if same { "does not match public key" } else { "type does not match public key type" };
-    Some(format!("tls: private key {what}"))
+    let public = Key::public(&certificate.tbs_certificate.subject_pki)?;
+    let private = Key::private(key)?;
+    match public {
+        None => Err("tls: unknown public key algorithm"),
+        Some(public) => private.mismatch(&public).map_or(Ok(()), Err),
+    }
 }
 
 /// The content of the first block whose label `fits`; the labels of all blocks, where none does.
 fn block(text: &[u8], fits: impl Fn(&str) -> bool) -> Result<Vec<u8>, Vec<String>> {
     let mut skipped = Vec::new();
+    let text = without_headers(&String::from_utf8_lossy(text));
     for pem in Pem::iter_from_reader(Cursor::new(text)).take(MOST_BLOCKS).filter_map(Result::ok) {
         if fits(&pem.label) {
             return Ok(pem.contents);
@@ -64,6 +63,17 @@ fn block(text: &[u8], fits: impl Fn(&str) -> bool) -> Result<Vec<u8>, Vec<String
         skipped.push(pem.label);
     }
     Err(skipped)
+}
+
+/// Blocks without the lines `Name: value` that older programs put before their content (RFC 1421, 4.4), which Go skips.
+fn without_headers(text: &str) -> String {
+    let mut above = false;
+    let kept = text.lines().filter(|line| {
+        let begins = line.starts_with("-----BEGIN ");
+        above = begins || above && line.contains(':');
+        begins || !above
+    });
+    kept.flat_map(|line| [line, "\n"]).collect()
 }
 
 fn no_certificate(skipped: &[String]) -> String {

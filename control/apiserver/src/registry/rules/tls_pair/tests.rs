@@ -23,6 +23,8 @@ fn a_pair_that_belongs_together_must_not_be_warned_about() {
     // Go skips what stands around the blocks it looks for.
     let surrounded = format!("notes\n{certificate}{certificate}");
     assert_eq!(warning(&secret("kubernetes.io/tls", &surrounded, &format!("{certificate}{key}"))), None);
+    let headed = key.replacen("-----\n", "-----\nProc-Type: 4,X\nName: value\n\n", 1);
+    assert_eq!(warning(&secret("kubernetes.io/tls", &certificate, &headed)), None);
 }
 
 #[test]
@@ -37,6 +39,8 @@ fn a_key_of_another_certificate_must_not_pass_silently() {
 fn what_is_no_pair_is_named_as_go_names_it() {
     let (certificate, key) = pair();
     let block = |label: &str| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
+    let der = pki::pem::certificates(certificate.as_bytes()).unwrap().remove(0);
+    let trailing = pki::pem::encode("CERTIFICATE", &[&*der, b"x"].concat());
     let cases = [
         ("", "", "tls: failed to find any PEM data in certificate input"),
         (
@@ -51,6 +55,7 @@ fn what_is_no_pair_is_named_as_go_names_it() {
             "tls: found a certificate rather than a key in the PEM for the private key",
         ),
         (&*certificate, &*block("PRIVATE KEY"), "tls: failed to parse private key"),
+        (&*trailing, &*key, "x509: trailing data"),
         (&*block("CERTIFICATE"), &*key, "x509: malformed certificate"),
         (
             &*format!("{}{}", block("A"), block("B")),
