@@ -326,6 +326,7 @@ fn gone(kind: &Kind, object: Value) -> Deleted {
 /// Upstream: `ReturnDeletedObject`.
 fn returns_object(kind: &Kind) -> bool {
     const RETURNED: &[(&str, &str)] = &[
+        ("", "namespaces"),
         ("", "pods"),
         ("", "services"),
         ("", "persistentvolumes"),
@@ -333,11 +334,16 @@ fn returns_object(kind: &Kind) -> bool {
         ("", "podtemplates"),
         ("", "resourcequotas"),
         ("", "serviceaccounts"),
+        ("resource.k8s.io", "deviceclasses"),
+        ("resource.k8s.io", "devicetaintrules"),
+        ("resource.k8s.io", "resourceclaims"),
+        ("resource.k8s.io", "resourceclaimtemplates"),
+        ("resource.k8s.io", "resourcepoolstatusrequests"),
+        ("resource.k8s.io", "resourceslices"),
         ("storage.k8s.io", "storageclasses"),
         ("storage.k8s.io", "volumeattachments"),
         ("storage.k8s.io", "csinodes"),
         ("storage.k8s.io", "csidrivers"),
-        ("storage.k8s.io", "csistoragecapacities"),
         ("storage.k8s.io", "volumeattributesclasses"),
     ];
     RETURNED.iter().any(|(group, plural)| kind.is(group, plural))
@@ -358,6 +364,16 @@ mod tests {
 
     fn kind(plural: &str) -> Kind {
         Kind::of("", plural).unwrap()
+    }
+
+    #[test]
+    fn who_deletes_must_be_given_what_upstream_gives() {
+        let given = |group: &str, plural: &str| returns_object(&Kind::of(group, plural).unwrap());
+        for plural in ["deviceclasses", "resourceclaims", "resourceclaimtemplates", "resourceslices"] {
+            assert!(given("resource.k8s.io", plural), "{plural}");
+        }
+        assert!(given("", "namespaces") && given("", "pods") && given("storage.k8s.io", "csinodes"));
+        assert!(!given("storage.k8s.io", "csistoragecapacities") && !given("", "configmaps"));
     }
 
     #[test]
