@@ -82,6 +82,18 @@ impl Regex {
         Ok(Regex(Arc::new(engine)))
     }
 
+    /// Whether [`Regex::new`] would read an expression, without making what matches, which takes most of its time.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn check(text: &str) -> Result<(), Error> {
+        // What our own machine can hold needs no other.
+        match Machine::new(&parse::parse(text)?) {
+            Some(_) => Ok(()),
+            None => Regex::new(text).map(drop),
+        }
+    }
+
     /// As [`Regex::new`], of those that were asked for lately: for callers that have the text only, and have it often.
     ///
     /// # Errors

@@ -14,8 +14,9 @@ use crate::write::definition::FINALIZER;
 use futures::FutureExt as _;
 use futures::future::join_all;
 use machinery::access::Get as _;
+use machinery::custom::conditions::{self, Schemas};
 use machinery::custom::definition::is_true;
-use machinery::custom::{Outline, Register, Sketch, conditions};
+use machinery::custom::{Outline, Register, Sketch};
 use machinery::object;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -91,8 +92,8 @@ struct Looked {
     sketch: Sketch,
     /// What it is to be, without its schemas; none where it is that already.
     planned: Option<Value>,
-    /// Its schemas are new to us.
-    schemas: bool,
+    /// What is to be said of its schemas, where those are new to us.
+    schemas: Option<Schemas>,
 }
 
 impl Keeper {
@@ -196,10 +197,11 @@ impl Keeper {
     fn plan(&mut self, object: &Arc<Cached>) -> Option<(Looked, bool)> {
         let sketch = Sketch::read(&object.bytes).ok()?;
         let name = object.name.to_string();
-        let schemas = self.known.get(&name).is_none_or(|known| *known != Some(seen(&sketch.crd)));
-        let whole = if schemas { self.kind.decode_wire(&object.bytes).ok() } else { None };
+        let new = self.known.get(&name).is_none_or(|known| *known != Some(seen(&sketch.crd)));
+        let whole = if new { self.kind.decode_wire(&object.bytes).ok() } else { None };
+        let schemas = whole.as_ref().map(Schemas::of);
         let now = time(jiff::Timestamp::now());
-        let planned = conditions::plan(&sketch.crd, whole.as_ref(), &self.names, &now);
+        let planned = conditions::plan(&sketch.crd, schemas.as_ref(), &self.names, &now);
         let crd = planned.as_ref().unwrap_or(&sketch.crd);
         let group = crd.text("spec.group").to_owned();
         let frees = self.names.hold(&name, &group, crd.at("status.acceptedNames"));
@@ -223,8 +225,9 @@ impl Keeper {
         }
         let change = |old: &Value| {
             let now = time(jiff::Timestamp::now());
-            let whole = of.schemas.then_some(old);
-            let mut new = conditions::plan(old, whole, &self.names, &now).unwrap_or_else(|| old.clone());
+            // Schemas that changed since are looked at when that change arrives here.
+            let schemas = of.schemas.as_ref().filter(|_| seen(old) == seen(&of.sketch.crd));
+            let mut new = conditions::plan(old, schemas, &self.names, &now).unwrap_or_else(|| old.clone());
             object::set_resource_version(&mut new, "");
             Ok(new)
         };

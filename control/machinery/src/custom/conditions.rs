@@ -67,12 +67,21 @@ pub(crate) fn approval_condition(crd: &Value) -> Option<Value> {
     Some(make("KubernetesAPIApprovalPolicyConformant", status, reason, &message))
 }
 
-/// NonStructuralSchema; none where every schema is structural.
-#[must_use]
-pub(crate) fn structural_condition(crd: &Value) -> Option<Value> {
-    let errors = super::structural::violations(crd);
-    let text = crate::field::aggregate(&errors)?;
-    Some(make("NonStructuralSchema", "True", "Violations", &text))
+/// What is to be said of a definition's schemas, which takes a look at each of their fields.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schemas {
+    /// NonStructuralSchema; none where every schema is structural.
+    condition: Option<Value>,
+}
+
+impl Schemas {
+    /// Looks at the schemas of a whole definition.
+    #[must_use]
+    pub fn of(crd: &Value) -> Self {
+        let text = crate::field::aggregate(&super::structural::violations(crd));
+        let condition = text.map(|text| make("NonStructuralSchema", "True", "Violations", &text));
+        Schemas { condition }
+    }
 }
 
 /// Established, once the names are accepted. A definition that is established stays so.
@@ -132,10 +141,10 @@ pub(crate) fn take(crd: &mut Value, kind: &str) -> bool {
     changed
 }
 
-/// Everything a definition's status is to say, short of its instances' deletion; none where it says so already. `whole` is the definition
-/// with its schemas, where those are to be looked at.
+/// Everything a definition's status is to say, short of its instances' deletion; none where it says so already. What it says of its
+/// `schemas` stays, where those were not looked at.
 #[must_use]
-pub fn plan(crd: &Value, whole: Option<&Value>, others: &Register, now: &str) -> Option<Value> {
+pub fn plan(crd: &Value, schemas: Option<&Schemas>, others: &Register, now: &str) -> Option<Value> {
     let mut new = crd.clone();
     let mut changed = false;
     if let Some(naming) = super::names::plan(crd, others) {
@@ -148,9 +157,9 @@ pub fn plan(crd: &Value, whole: Option<&Value>, others: &Register, now: &str) ->
     for wanted in [established(&new), approval_condition(&new)] {
         changed |= wanted.is_some_and(|c| write(&mut new, c, now));
     }
-    if let Some(whole) = whole {
-        changed |= match structural_condition(whole) {
-            Some(wanted) => write(&mut new, wanted, now),
+    if let Some(Schemas { condition }) = schemas {
+        changed |= match condition {
+            Some(wanted) => write(&mut new, wanted.clone(), now),
             None => take(&mut new, "NonStructuralSchema"),
         };
     }
@@ -171,12 +180,26 @@ mod tests {
     #[test]
     fn a_plan_carried_out_leaves_nothing_to_plan() {
         let (crd, nobody) = (crd(), Register::default());
-        let new = plan(&crd, Some(&crd), &nobody, "2026-01-01T00:00:00Z").unwrap();
+        let schemas = Schemas::of(&crd);
+        let new = plan(&crd, Some(&schemas), &nobody, "2026-01-01T00:00:00Z").unwrap();
         assert!(is_true(&new, "NamesAccepted") && is_true(&new, "Established"));
-        assert_eq!(plan(&new, Some(&new), &nobody, "2026-01-01T00:00:01Z"), None);
+        assert_eq!(Schemas::of(&new), schemas);
+        assert_eq!(plan(&new, Some(&schemas), &nobody, "2026-01-01T00:00:01Z"), None);
         let sketch = Sketch::read(crd.to_string().as_bytes()).unwrap();
         assert!(Outline::of(&sketch, &new).is_ok());
         assert!(Outline::of(&sketch, &crd).is_err());
+    }
+
+    #[test]
+    fn a_schema_that_is_not_structural_must_be_said_until_it_is() {
+        let (mut crd, nobody) = (crd(), Register::default());
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"] = json!({"a": {}});
+        let odd = Schemas::of(&crd);
+        let said = plan(&crd, Some(&odd), &nobody, "1").unwrap();
+        assert!(is_true(&said, "NonStructuralSchema") && is_true(&said, "Established"));
+        assert_eq!(plan(&said, None, &nobody, "2"), None, "what nobody looked at stays");
+        let mended = plan(&said, Some(&Schemas { condition: None }), &nobody, "3").unwrap();
+        assert!(condition(&mended, "NonStructuralSchema").is_none());
     }
 
     #[test]

@@ -176,7 +176,7 @@ fn values(
         nested(s.at("not"), false, level, &path.child("not"), errors);
     }
     let pattern = s.text("pattern");
-    if let Err(error) = Regex::new(pattern) {
+    if let Err(error) = Regex::check(pattern) {
         let why = format!("must be a valid regular expression, but isn't: {error}");
         errors.push(FieldError::invalid(&path.child("pattern"), pattern, why));
     }
