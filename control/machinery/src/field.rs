@@ -281,10 +281,62 @@ fn render_value(value: &Value) -> String {
         Value::Number(n) => go_number(n),
         Value::Null | Value::Bool(_) => value.to_string(),
         Value::Array(_) | Value::Object(_) => {
-            let json = value.to_string();
+            let mut json = String::new();
+            write_json(value, &mut json);
             json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
         }
     }
+}
+
+/// Structures of `meta.v1` whose fields Go writes in an order that is not the alphabet's, each with those that tell it from a map. Structures
+/// of the API's other packages have other names inside upstream's server, whatever their order.
+const ORDERED: [(&[&str], &[&str]); 2] = [
+    (&["matchLabels", "matchExpressions"], &["matchLabels", "matchExpressions"]),
+    (
+        &["apiVersion", "kind", "name", "uid"],
+        &["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"],
+    ),
+];
+
+/// JSON whose structures have their fields in Go's order.
+fn write_json(value: &Value, out: &mut String) {
+    match value {
+        Value::Array(items) => {
+            write_each('[', items, ']', out, |item, out| write_json(item, out));
+        }
+        Value::Object(fields) => {
+            let is = |(told, all): &&(&[&str], &[&str])| {
+                told.iter().all(|name| fields.contains_key(*name))
+                    && fields.keys().all(|name| all.contains(&name.as_str()))
+            };
+            let order = ORDERED.iter().find(is).map_or(&[][..], |(_, all)| *all);
+            let mut fields: Vec<(&String, &Value)> = fields.iter().collect();
+            fields.sort_by_key(|(name, _)| order.iter().position(|of| of == name));
+            write_each('{', fields, '}', out, |(name, value), out| {
+                out.push_str(&Value::from(name.as_str()).to_string());
+                out.push(':');
+                write_json(value, out);
+            });
+        }
+        plain => out.push_str(&plain.to_string()),
+    }
+}
+
+fn write_each<T>(
+    open: char,
+    items: impl IntoIterator<Item = T>,
+    close: char,
+    out: &mut String,
+    mut write: impl FnMut(T, &mut String),
+) {
+    out.push(open);
+    for (at, item) in items.into_iter().enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        write(item, out);
+    }
+    out.push(close);
 }
 
 /// Upstream's `ErrorList.ToAggregate().Error()`: distinct texts, bare when one, else `[a, b]`; `None` when empty.
@@ -349,6 +401,26 @@ mod tests {
         for (error, text) in cases {
             assert_eq!(error.to_string(), text);
         }
+    }
+
+    #[test]
+    fn structures_are_written_in_the_order_of_their_fields_and_maps_in_that_of_their_keys() {
+        let shown = |value: Value| FieldError::duplicate(&Path::new("f"), value).body();
+        let selector = json!({"matchExpressions": [{"key": "k", "operator": "Exists"}], "matchLabels": {"b": "1", "a": "2"}});
+        assert_eq!(
+            shown(selector),
+            r#"Duplicate value: {"matchLabels":{"a":"2","b":"1"},"matchExpressions":[{"key":"k","operator":"Exists"}]}"#
+        );
+        let owner = json!({"apiVersion": "v1", "blockOwnerDeletion": true, "controller": true, "kind": "K", "name": "n", "uid": "u"});
+        assert_eq!(
+            shown(json!([owner])),
+            r#"Duplicate value: [{"apiVersion":"v1","kind":"K","name":"n","uid":"u","controller":true,"blockOwnerDeletion":true}]"#
+        );
+        // Labels that are called so.
+        assert_eq!(
+            shown(json!({"name": "n", "kind": "K", "controller": "c"})),
+            r#"Duplicate value: {"controller":"c","kind":"K","name":"n"}"#
+        );
     }
 
     #[test]
