@@ -242,8 +242,8 @@ async fn change(
     if patch_type != "JSONPatch" {
         return Err(Failure::Calling(format!("unsupported patch type {}", go_quote(&patch_type))));
     }
-    let mut after = before.clone();
-    machinery::patch::json::operate(&mut after, &operations.0).map_err(|e| internal(e.to_string()))?;
+    let after =
+        machinery::patch::json::operate(&before, &operations.0).map_err(|e| internal(e.to_string()))?;
     let changed = take(registry, a, kind, &before, after).await.map_err(internal)?;
     annotate::patched(a.audit, hook, place, &operations);
     Ok(changed)

@@ -42,7 +42,8 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<PatchOperation>, Status> {
 /// As [`parse`]; 422 for a patch that does not fit the object, a failed `test` among them.
 pub fn apply(object: &mut Value, bytes: &[u8]) -> Result<(), Status> {
     let operations = parse(bytes)?;
-    operate(object, &operations).map_err(|e| unfit(&e))
+    *object = operate(object, &operations).map_err(|e| unfit(&e))?;
+    Ok(())
 }
 
 /// 422: the patch does not fit.

@@ -219,9 +219,8 @@ fn patched(object: &Value, operations: &Value, expression: &Compiled) -> Result<
     }
     let patch: json_patch::Patch =
         serde_json::from_value(Value::Array(patch)).map_err(|e| format!("JSON Patch: {e}"))?;
-    let mut after = object.clone();
-    match operate(&mut after, &patch.0) {
-        Ok(()) => Ok(after),
+    match operate(object, &patch.0) {
+        Ok(after) => Ok(after),
         Err(Misfit::Tested(_)) => Ok(object.clone()),
         Err(e) => Err(format!("JSON Patch: {e}")),
     }

@@ -3,7 +3,7 @@
 
 use json_patch::PatchOperation;
 use json_patch::jsonptr::Pointer;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Why a patch does not fit, in upstream's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,15 +33,14 @@ pub enum Misfit {
     },
 }
 
-/// Does the operations in their order; `object` is unchanged on failure.
+/// What the operations make of an object, done in their order.
 ///
 /// # Errors
 /// The first operation that does not fit.
-pub fn operate(object: &mut Value, operations: &[PatchOperation]) -> Result<(), Misfit> {
+pub fn operate(object: &Value, operations: &[PatchOperation]) -> Result<Value, Misfit> {
     let mut after = object.clone();
     operations.iter().try_for_each(|operation| one(&mut after, operation))?;
-    *object = after;
-    Ok(())
+    Ok(after)
 }
 
 fn one(object: &mut Value, operation: &PatchOperation) -> Result<(), Misfit> {
@@ -68,16 +67,37 @@ fn one(object: &mut Value, operation: &PatchOperation) -> Result<(), Misfit> {
     }
 }
 
-/// Where an operation works: a key of what is there, or all of it.
-struct Place<'a> {
+/// An operation's name and pointer, for what is said of it.
+#[derive(Clone, Copy)]
+struct Named<'a> {
     operation: &'static str,
     path: &'a Pointer,
-    container: &'a mut Value,
-    key: Option<String>,
+}
+
+impl Named<'_> {
+    fn missing(self) -> Misfit {
+        Misfit::Missing { operation: self.operation, path: self.path.to_string() }
+    }
+
+    /// The place of a list that is written so, one of so many.
+    fn index(self, key: &str, places: usize) -> Result<usize, Misfit> {
+        let Self { operation, path } = self;
+        let refused = || Misfit::Index { operation, path: path.to_string(), index: key.to_owned() };
+        index(key, places).ok_or_else(refused)
+    }
+}
+
+/// Where an operation works.
+enum Place<'a> {
+    /// All of the object.
+    Whole(Named<'a>, &'a mut Value),
+    Member(Named<'a>, &'a mut Map<String, Value>, String),
+    Item(Named<'a>, &'a mut Vec<Value>, String),
 }
 
 impl<'a> Place<'a> {
     fn of(operation: &'static str, object: &'a mut Value, path: &'a Pointer) -> Result<Self, Misfit> {
+        let named = Named { operation, path };
         let mut keys: Vec<String> = path.tokens().map(|token| token.decoded().into_owned()).collect();
         let key = keys.pop();
         let mut place = Some(object);
@@ -88,81 +108,54 @@ impl<'a> Place<'a> {
                 _ => None,
             };
         }
-        match place {
-            Some(container) if container.is_object() || container.is_array() => {
-                Ok(Self { operation, path, container, key })
-            }
-            _ => Err(Misfit::Missing { operation, path: path.to_string() }),
+        match (place, key) {
+            (Some(whole), None) if whole.is_object() || whole.is_array() => Ok(Place::Whole(named, whole)),
+            (Some(Value::Object(fields)), Some(key)) => Ok(Place::Member(named, fields, key)),
+            (Some(Value::Array(items)), Some(key)) => Ok(Place::Item(named, items, key)),
+            _ => Err(named.missing()),
         }
-    }
-
-    fn missing(&self) -> Misfit {
-        Misfit::Missing { operation: self.operation, path: self.path.to_string() }
-    }
-
-    fn no_index(&self) -> Misfit {
-        let index = self.key.clone().unwrap_or_default();
-        Misfit::Index { operation: self.operation, path: self.path.to_string(), index }
     }
 
     /// What is there; none where a key is absent.
     fn read(self) -> Result<Option<&'a Value>, Misfit> {
-        let Some(key) = self.key.as_deref() else { return Ok(Some(self.container)) };
-        if let Value::Array(items) = &*self.container {
-            let Some(index) = index(key, items.len()) else { return Err(self.no_index()) };
-            return Ok(self.container.get(index));
-        }
-        Ok(self.container.get(key))
+        Ok(match self {
+            Place::Whole(_, whole) => Some(whole),
+            Place::Member(_, fields, key) => fields.get(&key),
+            Place::Item(named, items, key) => {
+                let at = named.index(&key, items.len())?;
+                items.get(at)
+            }
+        })
     }
 
     fn add(self, value: Value) -> Result<(), Misfit> {
-        let Some(key) = self.key.as_deref() else { return Err(self.missing()) };
-        if let Value::Array(items) = &*self.container {
-            let length = items.len();
-            let at = if key == "-" { Some(length) } else { index(key, length + 1) };
-            let Some(at) = at else { return Err(self.no_index()) };
-            if let Value::Array(items) = self.container {
-                items.insert(at, value);
-            }
-            return Ok(());
-        }
-        self.set(value)
-    }
-
-    /// Puts a value under a key, whether there was one or not.
-    fn set(self, value: Value) -> Result<(), Misfit> {
-        if let (Value::Object(fields), Some(key)) = (self.container, self.key) {
-            fields.insert(key, value);
+        match self {
+            Place::Whole(named, _) => return Err(named.missing()),
+            Place::Member(_, fields, key) => drop(fields.insert(key, value)),
+            Place::Item(_, items, key) if key == "-" => items.push(value),
+            Place::Item(named, items, key) => items.insert(named.index(&key, items.len() + 1)?, value),
         }
         Ok(())
     }
 
     fn replace(self, value: Value) -> Result<(), Misfit> {
-        let Some(key) = self.key.as_deref() else {
-            if !value.is_object() && !value.is_array() {
-                return Err(self.missing());
+        match self {
+            Place::Whole(_, whole) if value.is_object() || value.is_array() => *whole = value,
+            Place::Whole(named, _) => return Err(named.missing()),
+            Place::Member(_, fields, key) => drop(fields.insert(key, value)),
+            Place::Item(named, items, key) => {
+                let at = named.index(&key, items.len())?;
+                items[at] = value;
             }
-            *self.container = value;
-            return Ok(());
-        };
-        if let Value::Array(items) = &*self.container {
-            let Some(at) = index(key, items.len()) else { return Err(self.no_index()) };
-            self.container[at] = value;
-            return Ok(());
         }
-        self.set(value)
+        Ok(())
     }
 
     fn remove(self) -> Result<Value, Misfit> {
-        let Some(key) = self.key.as_deref() else { return Err(self.missing()) };
-        if let Value::Array(items) = &*self.container {
-            let Some(at) = index(key, items.len()) else { return Err(self.no_index()) };
-            return Ok(self.container.as_array_mut().map(|items| items.remove(at)).unwrap_or_default());
-        }
-        let removed = self.container.as_object_mut().and_then(|fields| fields.remove(key));
-        match removed {
-            Some(value) => Ok(value),
-            None => Err(self.missing()),
+        match self {
+            Place::Whole(named, _) => Err(named.missing()),
+            Place::Member(named, fields, key) => fields.remove(&key).ok_or_else(|| named.missing()),
+            Place::Item(named, items, key) => Ok(items.remove(named.index(&key, items.len())?)),
         }
     }
 }
@@ -181,12 +174,7 @@ mod tests {
 
     fn operated(object: &Value, operations: Value) -> Result<Value, Misfit> {
         let operations: Vec<PatchOperation> = serde_json::from_value(operations).unwrap();
-        let mut after = object.clone();
-        let done = operate(&mut after, &operations);
-        if done.is_err() {
-            assert_eq!(&after, object, "nothing changes on failure");
-        }
-        done.map(|()| after)
+        operate(object, &operations)
     }
 
     #[test]
