@@ -41,6 +41,16 @@ pub(crate) enum Selects {
     Labels,
 }
 
+/// What a write finds, as ownership sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owned<'a> {
+    /// The object, without its owners.
+    pub live: &'a Value,
+    /// Its owners.
+    pub present: &'a Managed,
+    pub write: &'a Write<'a>,
+}
+
 /// The rules of one served version of a resource.
 pub(crate) trait Rules: Send + Sync {
     /// True where stored bytes are what this version's clients get.
@@ -123,29 +133,15 @@ pub(crate) trait Rules: Send + Sync {
     /// Why a configuration cannot be applied: fields that are declared nowhere, what its lists name twice, or not at all.
     fn untypable(&self, config: &Value) -> Vec<String>;
 
-    /// The owners after a write made `new` of `live`; none where the kind has no schema.
+    /// The owners after the write made `new` of what is there; none where the kind has no schema.
     ///
     /// # Errors
     /// What `answers` do not say of other versions.
-    fn owners(
-        &self,
-        live: &Value,
-        new: &Value,
-        present: &Managed,
-        write: &Write<'_>,
-        answers: &Answers,
-    ) -> Result<Option<Managed>, Halt>;
+    fn owners(&self, of: Owned<'_>, new: &Value, answers: &Answers) -> Result<Option<Managed>, Halt>;
 
-    /// `config` applied over `live`.
+    /// `config` applied over what is there.
     ///
     /// # Errors
     /// 409 for what others own; what `answers` do not say of other versions.
-    fn apply(
-        &self,
-        live: &Value,
-        config: &Value,
-        present: &Managed,
-        write: &Write<'_>,
-        answers: &Answers,
-    ) -> Result<Applied, Halt>;
+    fn apply(&self, of: Owned<'_>, config: &Value, answers: &Answers) -> Result<Applied, Halt>;
 }

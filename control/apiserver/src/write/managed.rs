@@ -4,7 +4,7 @@ use crate::registry::Registry;
 use crate::registry::call::{Call, Change, Seen};
 use crate::registry::kind::Kind;
 use crate::registry::metadata::time;
-use crate::registry::rules::Answers;
+use crate::registry::rules::{Answers, Owned};
 use futures::future::BoxFuture;
 use machinery::access::{Get as _, copy_at, remove_at, set_at};
 use machinery::apply::managed::{Managed, Manager};
@@ -72,13 +72,16 @@ async fn apply(
         // Upstream: `skipNonAppliedManager`.
         let before = Manager { name: BEFORE.to_owned(), ..manager(call, false) };
         let write = Write { manager: &before, now: &now, force: true, reset: &reset };
-        let noted = |answers: &Answers| rules.owners(&rules.zero(&bare), &bare, &present, &write, answers);
+        let zero = rules.zero(&bare);
+        let nothing = Owned { live: &zero, present: &present, write: &write };
+        let noted = |answers: &Answers| rules.owners(nothing, &bare, answers);
         present = answered(registry, kind, noted).await?.unwrap_or_default();
     }
     let own = manager(call, true);
     let force = call.options.force.unwrap_or(false);
     let write = Write { manager: &own, now: &now, force, reset: &reset };
-    let merged = |answers: &Answers| rules.apply(&bare, config, &present, &write, answers);
+    let of = Owned { live: &bare, present: &present, write: &write };
+    let merged = |answers: &Answers| rules.apply(of, config, answers);
     let Applied { mut object, managed, .. } = answered(registry, kind, merged).await?;
     note(&mut object, &managed);
     Ok(object)
@@ -133,7 +136,8 @@ pub(super) async fn track(registry: &Registry, call: &Call<'_>, old: Option<&Val
     let own = manager(call, false);
     let reset = Set::of_fields(rules.reset_fields(call.subresource));
     let write = Write { manager: &own, now: &now, force: true, reset: &reset };
-    let noted = |answers: &Answers| rules.owners(&live, written, &present, &write, answers);
+    let of = Owned { live: &live, present: &present, write: &write };
+    let noted = |answers: &Answers| rules.owners(of, written, answers);
     match answered(registry, &call.kind, noted).await {
         Ok(Some(managed)) => note(new, &managed),
         Ok(None) => {}

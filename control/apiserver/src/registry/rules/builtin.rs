@@ -1,13 +1,13 @@
 //! The rules of built-in resources: `machinery`'s pure functions, by the resource's declaration.
 
 use super::versions::Answers;
-use super::{Rules, Scaling, Selects, signing_request, tls_pair};
+use super::{Owned, Rules, Scaling, Selects, signing_request, tls_pair};
 use crate::apart::apart;
 use jiff::Timestamp;
 use machinery::admission::kinds;
 use machinery::apply::managed::Managed;
 use machinery::apply::versions::{Halt, Versions};
-use machinery::apply::{self, Applied, Write};
+use machinery::apply::{self, Applied};
 use machinery::cel::Type;
 use machinery::field::FieldError;
 use machinery::object::{self, Gvk, parse_api_version};
@@ -189,30 +189,16 @@ impl Rules for Builtin {
         structure(config).map(|structure| apply::untypable(structure, config)).unwrap_or_default()
     }
 
-    fn owners(
-        &self,
-        live: &Value,
-        new: &Value,
-        present: &Managed,
-        write: &Write<'_>,
-        _: &Answers,
-    ) -> Result<Option<Managed>, Halt> {
+    fn owners(&self, of: Owned<'_>, new: &Value, _: &Answers) -> Result<Option<Managed>, Halt> {
         let Some(structure) = structure(new) else { return Ok(None) };
-        apply::update(structure, live, new, present, write, &Others(self.resource)).map(Some)
+        apply::update(structure, of.live, new, of.present, of.write, &Others(self.resource)).map(Some)
     }
 
-    fn apply(
-        &self,
-        live: &Value,
-        config: &Value,
-        present: &Managed,
-        write: &Write<'_>,
-        _: &Answers,
-    ) -> Result<Applied, Halt> {
+    fn apply(&self, of: Owned<'_>, config: &Value, _: &Answers) -> Result<Applied, Halt> {
         let structure = structure(config);
         let structure =
             structure.ok_or_else(|| Status::internal_error(format!("no schema of {}", self.gvk())))?;
-        apply::apply(structure, live, config, present, write, &Others(self.resource))
+        apply::apply(structure, of.live, config, of.present, of.write, &Others(self.resource))
     }
 }
 

@@ -1,12 +1,12 @@
 //! The rules of custom resources, by what their definition says now.
 
 use super::versions::Answers;
-use super::{Rules, Scaling, Selects};
+use super::{Owned, Rules, Scaling, Selects};
 use crate::registry::serving::Serving;
 use jiff::Timestamp;
 use machinery::apply::managed::Managed;
 use machinery::apply::versions::{Halt, Versions};
-use machinery::apply::{self, Applied, Write};
+use machinery::apply::{self, Applied};
 use machinery::cel::Type;
 use machinery::custom::node::Custom as Structure;
 use machinery::custom::outline::Listed;
@@ -183,28 +183,14 @@ impl Rules for Custom {
         apply::untypable(structure, config)
     }
 
-    fn owners(
-        &self,
-        live: &Value,
-        new: &Value,
-        present: &Managed,
-        write: &Write<'_>,
-        answers: &Answers,
-    ) -> Result<Option<Managed>, Halt> {
+    fn owners(&self, of: Owned<'_>, new: &Value, answers: &Answers) -> Result<Option<Managed>, Halt> {
         let versions = Others { custom: self, answers };
-        apply::update(self.structure(), live, new, present, write, &versions).map(Some)
+        apply::update(self.structure(), of.live, new, of.present, of.write, &versions).map(Some)
     }
 
-    fn apply(
-        &self,
-        live: &Value,
-        config: &Value,
-        present: &Managed,
-        write: &Write<'_>,
-        answers: &Answers,
-    ) -> Result<Applied, Halt> {
+    fn apply(&self, of: Owned<'_>, config: &Value, answers: &Answers) -> Result<Applied, Halt> {
         let versions = Others { custom: self, answers };
-        apply::apply(self.structure(), live, config, present, write, &versions)
+        apply::apply(self.structure(), of.live, config, of.present, of.write, &versions)
     }
 }
 
