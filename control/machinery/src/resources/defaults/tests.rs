@@ -216,3 +216,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_replication_controller_must_not_be_given_a_template_it_lacks() {
+    let controller = defaulted("", "replicationcontrollers", json!({"spec": {"selector": {"a": "b"}}}));
+    assert_eq!(controller["spec"], json!({"replicas": 1, "selector": {"a": "b"}}));
+    let labelled = json!({"spec": {"template": {"metadata": {"labels": {"a": "b"}}}}});
+    let labelled = defaulted("", "replicationcontrollers", labelled);
+    assert_eq!(labelled["spec"]["selector"], json!({"a": "b"}));
+    assert_eq!(labelled["spec"]["template"]["spec"]["restartPolicy"], "Always");
+    // A replica set's template is there always.
+    assert_eq!(
+        defaulted("apps", "replicasets", json!({}))["spec"]["template"]["spec"]["restartPolicy"],
+        "Always"
+    );
+}

@@ -85,7 +85,12 @@ pub(super) fn replication_controller(controller: &mut Value) {
             set(spec, "selector", labels);
         }
     }
-    replica_set(controller);
+    let Some(spec) = object(controller, "spec") else { return };
+    default(spec, "replicas", 1);
+    // Unlike a replica set's, its template may be missing, for validation to say so.
+    if spec.has("template") {
+        template(spec);
+    }
 }
 
 /// Gives an object that has no labels those of its template.
