@@ -18,9 +18,6 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 use store::encoding::{Decoded, Encoding, Source, Unreadable};
 
-/// What is stored as JSON although there is a protobuf form (upstream: the two servers behind the main one have codecs of their own).
-const JSON_GROUPS: [&str; 2] = ["apiextensions.k8s.io", "apiregistration.k8s.io"];
-
 /// The built-in resources by the start of their keys.
 static BY_PREFIX: LazyLock<HashMap<&'static str, &'static Resource>> = LazyLock::new(|| {
     let own = |r: &&Resource| r.is_stored() && r.group == r.storage_group;
@@ -55,7 +52,7 @@ pub struct Form {
 
 impl Encoding for Form {
     fn encode(&self, key: &str, value: Bytes) -> Result<Bytes, Source> {
-        if self.json && !resource(key).is_some_and(is_json) {
+        if self.json && !resource(key).is_some_and(Resource::is_stored_as_json) {
             return Ok(value);
         }
         if beside(key).is_some() {
@@ -66,7 +63,7 @@ impl Encoding for Form {
             return Ok(value);
         }
         let mut object: Value = serde_json::from_slice(&value)?;
-        if is_json(resource) {
+        if resource.is_stored_as_json() {
             definitions::to_v1beta1(&mut object);
             return Ok(stored::encode(&object)?);
         }
@@ -86,8 +83,8 @@ impl Encoding for Form {
             true => proto::decode(schema::builtin(), &stored, None)?,
             false => serde_json::from_slice(&stored)?,
         };
-        let stale =
-            is_proto == (self.json || is_json(resource)) || object::api_version(&object) != at_rest(resource);
+        let stale = is_proto == (self.json || resource.is_stored_as_json())
+            || object::api_version(&object) != at_rest(resource);
         let value = stored::encode(&canonical(resource, &mut object)?)?;
         Ok(Decoded { value, stale })
     }
@@ -121,10 +118,6 @@ pub fn group_resource(key: &str) -> Option<(&str, &str)> {
     }
 }
 
-fn is_json(resource: &Resource) -> bool {
-    JSON_GROUPS.contains(&resource.group)
-}
-
 /// The version that is written.
 fn at_rest(resource: &Resource) -> String {
     match resource.group {
@@ -148,8 +141,7 @@ fn canonical(resource: &'static Resource, object: &mut Value) -> Result<Value, S
         let of = resources::by_gvk(group, version, &kind).unwrap_or(resource);
         convert::to_storage(of, version, &mut object);
     }
-    defaults::apply(resource, &mut object);
-    defaults::share(resource, &mut object);
+    defaults::complete(resource, &mut object);
     Ok(object)
 }
 

@@ -109,6 +109,12 @@ impl Resource {
         self.serves("list") && self.serves("create")
     }
 
+    /// Whether objects are kept as JSON although there is a protobuf form (upstream: the two servers behind the main one have codecs of
+    /// their own).
+    pub fn is_stored_as_json(&self) -> bool {
+        matches!(self.group, "apiextensions.k8s.io" | "apiregistration.k8s.io")
+    }
+
     /// `apps/v1`, or `v1` in the core group, for one of the versions served.
     pub fn api_version(&self, version: &str) -> String {
         group_version(self.group, version)

@@ -5,7 +5,7 @@
 //! - `constraints`: what the table says values are held to.
 //! - `parse`: `data/fields.txt` into the table, once.
 //! - [`normalize`]: a JSON value by its type: type check, unknown fields, Go's canonical form.
-//! - [`node`]: a value's place in a schema of any source; `prune`: what has no place.
+//! - [`node`]: a value's place in a schema of any source; `prune`: what has no place; `unsaid`: what protobuf does not tell.
 
 mod constraints;
 pub mod descriptions;
@@ -14,6 +14,7 @@ pub(crate) mod normalize;
 pub mod openapi;
 mod parse;
 pub(crate) mod prune;
+mod unsaid;
 
 use crate::object::Gvk;
 use serde_json::Value;

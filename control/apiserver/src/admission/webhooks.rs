@@ -278,8 +278,7 @@ pub(super) async fn take(
         _ if a.sent.is_some() => a.object = Some(after),
         _ => {
             kind.to_storage(&mut after);
-            kind.default(&mut after);
-            kind.rules().share(&mut after);
+            kind.rules().complete(&mut after);
             if kind.is_converted() {
                 after = registry.present(&a.kind, after).await.map_err(|e| e.message)?;
             } else {

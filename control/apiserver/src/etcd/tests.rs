@@ -55,7 +55,7 @@ fn what_api_servers_share_beside_resources_is_protobuf_as_theirs() {
 fn golden() -> Vec<(PathBuf, &'static Resource, String)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/kubernetes-1.36/golden");
     let mut found = Vec::new();
-    for resource in BY_PREFIX.values().filter(|r| !is_json(r)) {
+    for resource in BY_PREFIX.values().filter(|r| !r.is_stored_as_json()) {
         let group = if resource.group.is_empty() { "core" } else { resource.group };
         let file = dir.join(format!("{group}.{}.{}.pb", resource.storage_version, resource.kind));
         if file.exists() {

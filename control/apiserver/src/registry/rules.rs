@@ -95,6 +95,15 @@ pub(crate) trait Rules: Send + Sync {
     /// Gives it what it shares with its template, where it has none of that; true where it does.
     fn share(&self, object: &mut Value) -> bool;
 
+    /// Both, as whenever an object is read.
+    fn complete(&self, object: &mut Value) {
+        self.default(object);
+        self.share(object);
+    }
+
+    /// Makes of a valid object what reading it back from the store would give.
+    fn read_back(&self, object: &mut Value);
+
     /// Makes a new object what objects of its kind start as; gives what its author is to know of what was brought into another form.
     fn prepare_create(&self, object: &mut Value) -> Vec<String>;
 

@@ -137,7 +137,8 @@ impl Writer {
         attributes.object = Some(object);
         attributes.name.clone_from(&name);
         admission::validate(&self.registry, &mut attributes).await?;
-        let object = attributes.object.take().unwrap_or_default();
+        let mut object = attributes.object.take().unwrap_or_default();
+        rules.read_back(&mut object);
         let key = kind.key_of(&object);
         if options.dry_run {
             return match self.registry.entry(kind, object::namespace(&object), &name).await? {

@@ -147,7 +147,8 @@ impl Writer {
         managed::keep_times(&old, &mut new);
         attributes.object = Some(new);
         admission::validate(&self.registry, &mut attributes).await?;
-        let new = attributes.object.take().unwrap_or_default();
+        let mut new = attributes.object.take().unwrap_or_default();
+        rules.read_back(&mut new);
         if delete::is_finished(kind, &new) && !call.options.dry_run {
             // The last finalizer went: the update is the delete (upstream: `ShouldDeleteDuringUpdate`).
             let finished = grant.finish(self, kind, &entry, &new).await?;

@@ -16,7 +16,8 @@ mod workloads;
 use serde_json::Value;
 
 use super::Resource;
-pub(super) use batch::job_labels;
+use crate::schema;
+use batch::job_labels;
 
 /// Fills in an object's defaults. The object has the form of the version it is stored in.
 pub fn apply(resource: &Resource, object: &mut Value) {
@@ -32,6 +33,23 @@ pub fn apply(resource: &Resource, object: &mut Value) {
 /// both: the labels of a job that has none of its own. True where it shares them now.
 pub fn share(resource: &Resource, object: &mut Value) -> bool {
     (resource.group, resource.kind) == ("batch", "Job") && job_labels(object)
+}
+
+/// Both: what upstream makes of an object whenever it reads one.
+pub fn complete(resource: &Resource, object: &mut Value) {
+    apply(resource, object);
+    share(resource, object);
+}
+
+/// What upstream answers a write with is what it reads back of what it stored, which has no empty lists where protobuf cannot say them,
+/// and shares with its template what was put there for this object. Does that to an object that has its defaults.
+pub fn read_back(resource: &Resource, object: &mut Value) {
+    let types = schema::builtin();
+    let id = types.named(&resource.storage_api_version(), resource.kind);
+    if let Some(id) = id.filter(|_| !resource.is_stored_as_json()) {
+        types.unsay_empty(id, object);
+    }
+    share(resource, object);
 }
 
 /// Fills in the defaults of a pod that no API server has seen.

@@ -527,3 +527,29 @@ async fn labels_a_job_has_of_its_template_must_not_lack_those_the_server_adds() 
         s.patch(&format!("{jobs}/shared"), "merge-patch+json", json!({"metadata": {"labels": null}})).await;
     assert_eq!(labels(&bare.body), with_added("t"), "an update without labels has the template's");
 }
+
+#[tokio::test]
+async fn labels_a_job_gets_by_its_template_must_not_be_faults_of_its_own_before_it_has_them() {
+    let s = Server::start().await;
+    let long = "x".repeat(64);
+    let job = |name: &str, own: Value, template: Value| {
+        json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "labels": own}, "spec": {"template": {
+            "metadata": {"labels": template},
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}})
+    };
+    let (own, template) = (json!({"o": "1"}), json!({"t": "1"}));
+    let (of_job, of_template) = ("metadata.labels", "spec.template.labels");
+    // The name is the value of two labels; what is one map to upstream is wrong in both places.
+    for (own, template, wrong) in [
+        (Value::Null, Value::Null, [of_template; 2].to_vec()),
+        (own.clone(), Value::Null, [of_template; 2].to_vec()),
+        (own, template.clone(), [of_template; 2].to_vec()),
+        (Value::Null, template, vec![of_job, of_job, of_template, of_template]),
+    ] {
+        let asked = job(&long, own, template);
+        let refused = s.ask("POST", "/apis/batch/v1/namespaces/default/jobs", asked).await;
+        let causes = refused.body["details"]["causes"].as_array().cloned().unwrap_or_default();
+        let fields: Vec<&str> = causes.iter().filter_map(|cause| cause["field"].as_str()).collect();
+        assert_eq!((refused.code, fields), (422, wrong), "{}", refused.body);
+    }
+}

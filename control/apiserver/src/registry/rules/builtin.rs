@@ -101,6 +101,10 @@ impl Rules for Builtin {
         defaults::share(self.resource, object)
     }
 
+    fn read_back(&self, object: &mut Value) {
+        defaults::read_back(self.resource, object);
+    }
+
     fn prepare_create(&self, object: &mut Value) -> Vec<String> {
         let outdated = strategy::warnings_of_outdated(self.resource, object);
         strategy::prepare_for_create(self.resource, object);

@@ -120,6 +120,9 @@ impl Rules for Custom {
         false
     }
 
+    /// It is kept as JSON, and what reading fills in is filled in there.
+    fn read_back(&self, _: &mut Value) {}
+
     fn prepare_create(&self, object: &mut Value) -> Vec<String> {
         strategy::prepare_create(self.version(), object);
         Vec::new()

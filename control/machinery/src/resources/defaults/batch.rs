@@ -6,7 +6,7 @@ use super::{pod::template, workloads::labels_where_none};
 use crate::access::{Fields, Get, default, default_text, entries, existing, object};
 
 /// Gives a job that has no labels those of its template; false where it has, or there are none.
-pub(in crate::resources) fn job_labels(job: &mut Value) -> bool {
+pub(super) fn job_labels(job: &mut Value) -> bool {
     let Some(labels) = job.fields("spec.template.metadata.labels").filter(|l| !l.is_empty()).cloned() else {
         return false;
     };

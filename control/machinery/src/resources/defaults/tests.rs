@@ -3,7 +3,7 @@ use std::fs;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::{apply, image::has_latest_tag, share};
+use super::{apply, image::has_latest_tag, read_back, share};
 use crate::resources::{all, by_group_resource};
 
 fn defaulted(group: &str, plural: &str, mut object: Value) -> Value {
@@ -215,6 +215,28 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_is_read_back_must_not_have_empty_lists_that_protobuf_cannot_say() {
+    let read = |group: &str, plural: &str, mut object: Value| {
+        read_back(by_group_resource(group, plural).unwrap(), &mut object);
+        object
+    };
+    assert_eq!(
+        read("rbac.authorization.k8s.io", "clusterroles", json!({"rules": []})),
+        json!({"rules": null})
+    );
+    assert_eq!(
+        read("storage.k8s.io", "csinodes", json!({"spec": {"drivers": []}})),
+        json!({"spec": {"drivers": null}})
+    );
+    // These two are kept as JSON.
+    let definition = json!({"spec": {"versions": []}});
+    assert_eq!(read("apiextensions.k8s.io", "customresourcedefinitions", definition.clone()), definition);
+    let labels = json!({"job-name": "j"});
+    let job = read("batch", "jobs", json!({"spec": {"template": {"metadata": {"labels": labels}}}}));
+    assert_eq!(job["metadata"]["labels"], labels);
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use crate::access::{Get, default, object};
-use crate::resources::defaults::job_labels as share_labels;
 
 const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
 const JOB_NAME: &str = "batch.kubernetes.io/job-name";
@@ -27,6 +26,4 @@ pub(super) fn create(job: &mut Value) {
     if let Some(matched) = object(spec, "selector").and_then(|s| object(s, "matchLabels")) {
         default(matched, CONTROLLER_UID, uid);
     }
-    // Upstream defaults again when it reads the job back, and finds these labels in the template.
-    share_labels(job);
 }

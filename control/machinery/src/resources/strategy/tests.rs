@@ -179,7 +179,7 @@ fn a_job_selects_its_pods_by_its_uid() {
     prepare_for_create(resource("batch", "jobs"), &mut job);
     assert_eq!(
         job,
-        json!({"metadata": {"name": "j", "uid": "u", "generation": 1, "labels": labels}, "status": {}, "spec": {
+        json!({"metadata": {"name": "j", "uid": "u", "generation": 1}, "status": {}, "spec": {
             "selector": {"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}},
             "template": {"spec": {}, "metadata": {"labels": labels}}}})
     );
