@@ -107,13 +107,21 @@ impl Account {
         }
         let failed = |why: &str| kube::Error::Service(format!("update instead of a patch: {why}").into());
         let response = self.send(patch.read().ok_or_else(|| failed("no path"))?).await?;
-        if !response.status().is_success() {
-            return Ok(response);
+        let object = match response.status() {
+            StatusCode::FORBIDDEN => {
+                let response = self.root.send(patch.list().ok_or_else(|| failed("no path"))?).await?;
+                if !response.status().is_success() {
+                    return Ok(response);
+                }
+                Patch::listed(json(response).await?)
+            }
+            status if status.is_success() => Some(json(response).await?),
+            _ => return Ok(response),
+        };
+        match object {
+            Some(object) => self.send(patch.write(object).ok_or_else(|| failed("it does not apply"))?).await,
+            None => not_found(),
         }
-        let read =
-            response.into_body().collect().await.map_err(|error| kube::Error::Service(error.into()))?;
-        let object = serde_json::from_slice(&read.to_bytes()).map_err(kube::Error::SerdeError)?;
-        self.send(patch.write(object).ok_or_else(|| failed("it does not apply"))?).await
     }
 
     async fn token(&self, now: Timestamp) -> Result<HeaderValue, kube::Error> {
@@ -156,10 +164,24 @@ impl Account {
     }
 }
 
+async fn json(response: Response<Body>) -> Result<serde_json::Value, kube::Error> {
+    let read = response.into_body().collect().await.map_err(|error| kube::Error::Service(error.into()))?;
+    serde_json::from_slice(&read.to_bytes()).map_err(kube::Error::SerdeError)
+}
+
+/// What a server says of an object that is not there.
+fn not_found() -> Result<Response<Body>, kube::Error> {
+    let status = kube::core::Status::failure("not found", "NotFound").with_code(404);
+    let body = serde_json::to_vec(&status).map_err(kube::Error::SerdeError)?;
+    let response = Response::builder().status(StatusCode::NOT_FOUND).body(Body::from(body));
+    response.map_err(kube::Error::HttpError)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::api::core::v1::Pod;
+    use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+    use kube::api::{Patch as Change, PatchParams};
     use serde_json::json;
     use std::convert::Infallible;
     use std::sync::Mutex as Plain;
@@ -219,6 +241,53 @@ mod tests {
         let accounts = "/api/v1/namespaces/kube-system/serviceaccounts";
         let token = format!("{accounts}/job-controller/token");
         assert_eq!(*asked.lock().unwrap(), [token.as_str(), accounts, token.as_str()]);
+    }
+
+    /// Upstream lets the publisher of the root authority update ConfigMaps, and neither patch, get nor list them.
+    #[tokio::test]
+    async fn what_an_account_may_only_update_must_not_be_left_as_it_is() {
+        let root = tower::service_fn(|request: Request<Body>| async move {
+            let uri = request.uri().to_string();
+            let map =
+                json!({"metadata": {"name": "m", "resourceVersion": "7"}, "data": {"a": "b", "c": "d"}});
+            Ok::<_, Infallible>(match uri.as_str() {
+                "/api/v1/namespaces/n/configmaps?fieldSelector=metadata.name%3Dm" => {
+                    answer(200, json!({"kind": "ConfigMapList", "apiVersion": "v1", "items": [map]}))
+                }
+                gone if gone.ends_with("metadata.name%3Dgone") => {
+                    answer(200, json!({"kind": "ConfigMapList", "apiVersion": "v1", "items": []}))
+                }
+                _ => answer(
+                    201,
+                    json!({"metadata": {}, "spec": {"audiences": []}, "status": {"token": "t1", "expirationTimestamp": Timestamp::MAX}}),
+                ),
+            })
+        });
+        let written = Arc::new(Plain::new(Vec::new()));
+        let seen = written.clone();
+        let bare = tower::service_fn(move |request: Request<Body>| {
+            let seen = seen.clone();
+            async move {
+                if request.method() != Method::PUT {
+                    let status = kube::core::Status::failure("no", "Forbidden").with_code(403);
+                    return Ok::<_, Infallible>(answer(403, serde_json::to_value(status).unwrap()));
+                }
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                seen.lock().unwrap().push(body.clone());
+                Ok(answer(200, body))
+            }
+        });
+        let client =
+            client(&kube::Client::new(root, "default"), &kube::Client::new(bare, "default"), "publisher");
+        let maps: Api<ConfigMap> = Api::namespaced(client, "n");
+        let patch = Change::Merge(json!({"data": {"a": "new"}}));
+        maps.patch("m", &PatchParams::default(), &patch).await.unwrap();
+        let expected = json!({"kind": "ConfigMap", "apiVersion": "v1",
+            "metadata": {"name": "m", "resourceVersion": "7"}, "data": {"a": "new", "c": "d"}});
+        assert_eq!(*written.lock().unwrap(), [expected]);
+        let gone = maps.patch("gone", &PatchParams::default(), &patch).await.unwrap_err();
+        assert!(matches!(gone, kube::Error::Api(status) if status.code == 404));
     }
 
     #[tokio::test]

@@ -2,6 +2,9 @@
 //!
 //! The object is read, the patch applied to it as JSON, so that no field is lost, and the whole written back, by compare-and-swap on the
 //! version that was read. What the patch itself says of versions counts first: a patch of another version conflicts, as it should.
+//!
+//! Some roles let an account update what it may not even read (quotas' status, the map of the root authority): upstream's controllers write back
+//! what the informers saw, which list as the controller manager itself. So it is listed, by name, as that.
 
 use http::header::CONTENT_TYPE;
 use http::{Method, Request};
@@ -36,14 +39,35 @@ impl Patch {
         format!("{}/{resource}/{subresource}", words.get(1).unwrap_or(&""))
     }
 
-    /// Asks for the object, which a role may let one read whose parts it lets one write only.
-    pub(super) fn read(&self) -> Option<Request<Body>> {
+    /// The path of the object, of which the patch may change a part.
+    fn object(&self) -> &str {
         let path = self.uri.path();
         // An object may be called what a part is.
         let subject = self.subject();
         let part = PARTS.iter().find(|part| subject.ends_with(**part));
-        let whole = part.and_then(|part| path.strip_suffix(part)).unwrap_or(path);
-        Request::get(whole).body(Body::empty()).ok()
+        part.and_then(|part| path.strip_suffix(part)).unwrap_or(path)
+    }
+
+    /// Asks for the object, which a role may let one read whose parts it lets one write only.
+    pub(super) fn read(&self) -> Option<Request<Body>> {
+        Request::get(self.object()).body(Body::empty()).ok()
+    }
+
+    /// Asks for the list of the object alone, which is not the same right.
+    pub(super) fn list(&self) -> Option<Request<Body>> {
+        let (all, name) = self.object().rsplit_once('/')?;
+        Request::get(format!("{all}?fieldSelector=metadata.name%3D{name}")).body(Body::empty()).ok()
+    }
+
+    /// The object of such a list, as it is when it is read; `None`: it is not there.
+    pub(super) fn listed(mut list: Value) -> Option<Value> {
+        let mut object = list["items"].as_array_mut()?.pop()?;
+        // Of built-in kinds only the list says what they are.
+        if object["kind"].is_null() {
+            object["kind"] = list["kind"].as_str()?.strip_suffix("List")?.into();
+            object["apiVersion"] = list["apiVersion"].take();
+        }
+        Some(object)
     }
 
     /// Writes the object changed; `None` where the patch cannot be applied to it.
@@ -106,6 +130,28 @@ mod tests {
         assert_eq!(read(named_so), named_so);
         let scale = "/apis/apps/v1/namespaces/n/deployments/d/scale";
         assert_eq!(read(scale), scale, "it is no Deployment");
+    }
+
+    #[test]
+    fn what_may_only_be_listed_is_found_by_its_name() {
+        let list = |path: &str| {
+            let patch = patch(path, "application/merge-patch+json", &json!({})).unwrap();
+            patch.list().unwrap().uri().to_string()
+        };
+        let quotas = "/api/v1/namespaces/n/resourcequotas";
+        assert_eq!(list(&format!("{quotas}/q/status")), format!("{quotas}?fieldSelector=metadata.name%3Dq"));
+        assert_eq!(list("/api/v1/nodes/n1"), "/api/v1/nodes?fieldSelector=metadata.name%3Dn1");
+    }
+
+    #[test]
+    fn an_object_of_a_list_must_not_be_without_its_kind() {
+        let list = |items: Value| json!({"kind": "ResourceQuotaList", "apiVersion": "v1", "items": items});
+        let object = Patch::listed(list(json!([{"metadata": {"name": "q"}}]))).unwrap();
+        assert_eq!(object, json!({"kind": "ResourceQuota", "apiVersion": "v1", "metadata": {"name": "q"}}));
+        let own = json!({"kind": "Widget", "apiVersion": "example.com/v1", "metadata": {"name": "w"}});
+        let widgets = json!({"kind": "WidgetList", "apiVersion": "example.com/v1", "items": [own]});
+        assert_eq!(Patch::listed(widgets), Some(own));
+        assert_eq!(Patch::listed(list(json!([]))), None);
     }
 
     #[tokio::test]
