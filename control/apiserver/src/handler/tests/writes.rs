@@ -553,3 +553,41 @@ async fn labels_a_job_gets_by_its_template_must_not_be_faults_of_its_own_before_
         assert_eq!((refused.code, fields), (422, wrong), "{}", refused.body);
     }
 }
+
+#[tokio::test]
+async fn what_a_write_answers_must_not_differ_from_what_is_read_afterwards() {
+    let s = Server::start().await;
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    for (url, list, object) in [
+        (rbac, "/rules", json!({"metadata": {"name": "r"}, "rules": []})),
+        (
+            slices,
+            "/endpoints",
+            json!({"metadata": {"name": "s"}, "addressType": "IPv4", "endpoints": [], "ports": []}),
+        ),
+        (
+            "/apis/storage.k8s.io/v1/csinodes",
+            "/spec/drivers",
+            json!({"metadata": {"name": "n"}, "spec": {"drivers": []}}),
+        ),
+    ] {
+        let tried = s.ok("POST", &format!("{url}?dryRun=All"), object.clone()).await;
+        assert_eq!(tried.pointer(list), Some(&Value::Null), "{tried}");
+        let made = s.ok("POST", url, object.clone()).await;
+        assert_eq!(made.pointer(list), Some(&Value::Null), "{made}");
+        let target = format!("{url}/{}", made["metadata"]["name"].as_str().unwrap());
+        assert_eq!(s.get(&target).await, made);
+        // The same again is no write.
+        let mut again = object;
+        again["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"].clone();
+        assert_eq!(s.ok("PUT", &target, again).await, made);
+        let merged =
+            s.patch(&target, "merge-patch+json", json!({"metadata": {"labels": {"a": "b"}}})).await.body;
+        assert_eq!(
+            (merged.pointer(list), s.get(&target).await == merged),
+            (Some(&Value::Null), true),
+            "{merged}"
+        );
+    }
+}
