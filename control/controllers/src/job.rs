@@ -204,8 +204,8 @@ impl Jobs {
             Step::Nothing => (there, Ok(())),
             Step::Wait(pause) => {
                 *wait = Some(pause);
-                // so says upstream (`manageJob`): while a failure is waited out, none counts
-                (0, Ok(()))
+                // Upstream (`manageJob`) says that none is active meanwhile, and its own server refuses that beside ready ones.
+                (there, Ok(()))
             }
             Step::Delete(chosen) => {
                 let removals = chosen.iter().map(|pod| async move {
