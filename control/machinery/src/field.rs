@@ -302,7 +302,7 @@ const ORDERED: [(&[&str], &[&str]); 2] = [
 fn write_json(value: &Value, out: &mut String) {
     match value {
         Value::Array(items) => {
-            write_each('[', items, ']', out, |item, out| write_json(item, out));
+            write_each('[', items, ']', out, write_json);
         }
         Value::Object(fields) => {
             let is = |(told, all): &&(&[&str], &[&str])| {
