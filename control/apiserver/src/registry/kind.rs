@@ -100,6 +100,11 @@ impl Kind {
         self.resource.group == group && self.resource.plural == plural
     }
 
+    /// Is this the resource of CustomResourceDefinitions?
+    pub(crate) fn is_definitions(&self) -> bool {
+        self.is("apiextensions.k8s.io", "customresourcedefinitions")
+    }
+
     /// The fields a selector may name.
     pub(crate) fn selectable(&self) -> impl Iterator<Item = &'static str> {
         let namespace = self.resource.namespaced.then_some("metadata.namespace");

@@ -1,7 +1,7 @@
 //! CREATE: name, stamp, admit, validate, write once.
 
 use super::service::Grant;
-use super::{Writer, Written, managed, privileged, system};
+use super::{Writer, Written, definition, managed, privileged, system};
 use crate::admission::{self, Attributes, Operation};
 use crate::registry::call::Call;
 use crate::registry::kind::Kind;
@@ -157,7 +157,12 @@ impl Writer {
         }
         let (bytes, ttl) = (self.registry.encode(kind, &object).await?, self.ttl(kind));
         match grant.write(&self.registry, kind, &key, bytes, Expect::Absent, ttl).await? {
-            Some(entry) => self.written(kind, object, entry, true).await.map(Ok),
+            Some(entry) => {
+                if kind.is_definitions() {
+                    definition::settled(&self.registry, kind, &name, entry.mod_revision).await;
+                }
+                self.written(kind, object, entry, true).await.map(Ok)
+            }
             None => Ok(Err(name)),
         }
     }

@@ -145,8 +145,7 @@ impl Writer {
 /// Namespaces and definitions are checked by storages of their own (upstream: `core/namespace/storage`,
 /// `apiextensions/pkg/registry/customresourcedefinition`), all others by `rest.BeforeDelete`, which knows the kind only.
 fn check_preconditions(kind: &Kind, object: &Value, options: &DeleteOptions) -> Result<(), Status> {
-    let own_storage =
-        kind.is("", "namespaces") || kind.is("apiextensions.k8s.io", "customresourcedefinitions");
+    let own_storage = kind.is("", "namespaces") || kind.is_definitions();
     let refused = |field: &str, wanted: &str, is: &str, perhaps: &str| {
         let name = object::name(object);
         if own_storage {
@@ -182,7 +181,7 @@ enum Plan {
 
 fn plan(kind: &Kind, stored: &Value, options: &DeleteOptions, now: Timestamp) -> Plan {
     let mut object = stored.clone();
-    if kind.is("apiextensions.k8s.io", "customresourcedefinitions") && !deleting(&object) {
+    if kind.is_definitions() && !deleting(&object) {
         // Its instances go first, whatever the client says of dependents.
         definition::mark(&mut object, &time(now));
         return Plan::Mark(object);

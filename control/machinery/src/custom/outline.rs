@@ -24,7 +24,7 @@ const SCHEMA: &str = "openAPIV3Schema";
 /// A stored definition, read but for its schemas.
 #[derive(Clone, Debug)]
 pub struct Sketch {
-    /// `metadata`, `spec` without schemas, `status`.
+    /// `metadata` without its owners, `spec` without schemas, `status`.
     pub crd: Value,
     /// Of `spec` as it is written, schemas among it.
     digest: [u8; 32],
@@ -32,12 +32,20 @@ pub struct Sketch {
 
 #[derive(Deserialize)]
 struct Stored<'a> {
-    #[serde(default)]
-    metadata: Value,
+    metadata: Option<Metadata>,
     #[serde(borrow)]
     spec: Option<&'a RawValue>,
     #[serde(default)]
     status: Value,
+}
+
+/// What says who owns which field is as long as all the fields.
+#[derive(Deserialize)]
+struct Metadata {
+    #[serde(default, rename = "managedFields")]
+    _owners: IgnoredAny,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
 }
 
 impl Sketch {
@@ -50,7 +58,10 @@ impl Sketch {
         let text = stored.spec.map_or("null", RawValue::get);
         let spec = serde_json::from_str::<Bare>(text)?.0;
         let mut crd = Map::new();
-        crd.insert("metadata".to_owned(), stored.metadata);
+        crd.insert(
+            "metadata".to_owned(),
+            stored.metadata.map_or(Value::Null, |metadata| metadata.rest.into()),
+        );
         crd.insert("spec".to_owned(), spec);
         crd.insert("status".to_owned(), stored.status);
         Ok(Sketch { crd: Value::Object(crd), digest: Sha256::digest(text).into() })
@@ -371,9 +382,15 @@ mod tests {
     }
 
     #[test]
-    fn a_sketch_has_everything_but_the_schemas() {
+    fn a_sketch_has_everything_but_the_schemas_and_the_owners() {
         let bytes = stored("red", true);
         let sketch = Sketch::read(&bytes).unwrap();
+        let mut whole: Value = serde_json::from_slice(&bytes).unwrap();
+        let mut owned = whole.clone();
+        owned["metadata"]["managedFields"] = json!([{"manager": "me"}]);
+        assert_eq!(Sketch::read(owned.to_string().as_bytes()).unwrap().crd["metadata"], whole["metadata"]);
+        whole["metadata"]["annotations"] = json!({"managedFields": "kept", "openAPIV3Schema": "kept"});
+        assert_eq!(Sketch::read(whole.to_string().as_bytes()).unwrap().crd["metadata"], whole["metadata"]);
         let mut whole: Value = serde_json::from_slice(&bytes).unwrap();
         whole["spec"]["versions"][0]["schema"] = json!({});
         assert_eq!(sketch.crd, whole);

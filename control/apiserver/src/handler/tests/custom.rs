@@ -63,6 +63,25 @@ pub(super) async fn defined() -> Server {
 }
 
 #[tokio::test]
+async fn a_definition_must_not_be_unsettled_once_its_creation_is_answered() {
+    let s = Server::start().await;
+    let made = s.ok("POST", CRDS, crd()).await;
+    assert!(made["status"]["conditions"].is_null(), "the answer is what was written: {made}");
+    assert_eq!(condition(&s.get(&format!("{CRDS}/widgets.acme.com")).await, "Established"), "True");
+    s.ok("POST", WIDGETS, widget("a", json!({}))).await;
+    // One whose names are another's is settled, too: it says so.
+    let mut rival = crd();
+    rival["metadata"]["name"] = json!("gadgets.acme.com");
+    rival["spec"]["names"]["plural"] = json!("gadgets");
+    s.ok("POST", CRDS, rival).await;
+    let rival = s.get(&format!("{CRDS}/gadgets.acme.com")).await;
+    assert_eq!(
+        (condition(&rival, "NamesAccepted"), condition(&rival, "Established")),
+        ("False".into(), "False".into())
+    );
+}
+
+#[tokio::test]
 async fn a_definition_is_established_and_its_objects_are_served() {
     let s = defined().await;
     let made = s.ok("POST", WIDGETS, widget("a", json!({"replicas": 1, "nonsense": 1}))).await;
