@@ -3,7 +3,9 @@
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-const LOOK: Duration = Duration::from_millis(250);
+/// The shortest and the longest pause between two looks. In between it is a twentieth of what has passed, so that looking does not take the processor from what
+/// is waited for.
+const LOOK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
 /// Looks until it is as it must be, and gives what was found.
 ///
@@ -14,12 +16,12 @@ pub async fn eventually<T, E: Display>(
     patience: Duration,
     mut look: impl AsyncFnMut() -> Result<T, E>,
 ) -> Result<T, String> {
-    let until = Instant::now() + patience;
+    let began = Instant::now();
     loop {
         match look().await {
             Ok(found) => return Ok(found),
-            Err(last) if Instant::now() > until => return Err(format!("{what}: {last}")),
-            Err(_) => tokio::time::sleep(LOOK).await,
+            Err(last) if began.elapsed() > patience => return Err(format!("{what}: {last}")),
+            Err(_) => tokio::time::sleep((began.elapsed() / 20).clamp(LOOK.0, LOOK.1)).await,
         }
     }
 }

@@ -51,6 +51,11 @@ pub fn on_node(node: &str, argv: &[&str]) -> Output {
     lab_output(&args)
 }
 
+/// How long between two tries: a twentieth of what has passed, so that looking does not take the processor from what is waited for.
+fn pause(passed: Duration) -> Duration {
+    (passed / 20).clamp(Duration::from_millis(100), Duration::from_secs(2))
+}
+
 /// Tries until `probe` gives something, at most `seconds`; a failure says what was last wrong.
 pub fn eventually<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Result<T, String>) -> T {
     let started = Instant::now();
@@ -60,7 +65,7 @@ pub fn eventually<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Result
             Err(last) if started.elapsed() > Duration::from_secs(seconds) => {
                 panic!("{what}: not within {seconds} s: {last}")
             }
-            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            Err(_) => std::thread::sleep(pause(started.elapsed())),
         }
     }
 }

@@ -105,6 +105,15 @@ fn all_ready(seconds: u64) {
     });
 }
 
+/// Waits until what earlier tests had is gone, pods and their containers included.
+fn nothing_ends() {
+    eventually("namespaces of earlier tests are gone", 300, || {
+        let ending = "jsonpath={.items[?(@.status.phase=='Terminating')].metadata.name}";
+        let ending = cluster().kubectl(&["get", "namespaces", "-o", ending]);
+        if ending.is_empty() { Ok(()) } else { Err(ending) }
+    });
+}
+
 /// `count` echo pods spread over all nodes, whom the loss of a node moves after five seconds, behind a Service.
 fn spread(namespace: &Namespace<'_>, name: &str, count: u32) {
     let manifest = crate::harness::echo(name, count).replace(

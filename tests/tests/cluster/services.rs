@@ -15,7 +15,7 @@ spec:
   containers: [{{ name: c, image: 'lab.local/echo:1' }}]
 "
     ));
-    namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", &format!("pod/{name}")]);
+    namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=300s", &format!("pod/{name}")]);
 }
 
 /// The guest program on this machine.
@@ -39,7 +39,7 @@ fn shares(namespace: &Namespace<'_>, pod: &str, url: &str, count: usize) -> BTre
 fn a_service_name_reaches_pods_on_both_nodes_evenly_and_follows_them() {
     let namespace = cluster().namespace("svc-even");
     namespace.apply(&echo("web", 4));
-    namespace.kubectl(&["rollout", "status", "deployment/web", "--timeout=90s"]);
+    namespace.kubectl(&["rollout", "status", "deployment/web", "--timeout=300s"]);
     client_pod(&namespace, "client", "n1");
     let nodes = namespace.path("pods", "{.items[*].spec.nodeName}");
     assert!(nodes.contains("n1") && nodes.contains("n2"), "spread over both nodes: {nodes}");
@@ -52,8 +52,8 @@ fn a_service_name_reaches_pods_on_both_nodes_evenly_and_follows_them() {
     let victim = namespace.path("pods", "{.items[?(@.metadata.labels.app=='web')].metadata.name}");
     let victim = victim.split(' ').next().unwrap().to_owned();
     namespace.kubectl(&["delete", "pod", &victim]);
-    namespace.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
-    eventually("traffic has moved to the new pod", 20, || {
+    namespace.kubectl(&["rollout", "status", "deployment/web", "--timeout=300s"]);
+    eventually("traffic has moved to the new pod", 60, || {
         let got = shares(&namespace, "client", "http://web/", 60);
         if got.len() == 4 && !got.contains_key(&victim) && !got.contains_key("failed") {
             Ok(())
@@ -67,12 +67,12 @@ fn a_service_name_reaches_pods_on_both_nodes_evenly_and_follows_them() {
 fn a_node_port_answers_on_both_nodes_from_outside_and_inside() {
     let namespace = cluster().namespace("svc-nodeport");
     namespace.apply(&echo("np", 2));
-    namespace.kubectl(&["rollout", "status", "deployment/np", "--timeout=90s"]);
+    namespace.kubectl(&["rollout", "status", "deployment/np", "--timeout=300s"]);
     let port = namespace.path("service/np", "{.spec.ports[0].nodePort}");
     client_pod(&namespace, "client", "n2");
     for address in ["192.168.77.11", "192.168.77.12"] {
         let url = format!("http://{address}:{port}/");
-        let outside = eventually("the node port from the lab's network", 20, || {
+        let outside = eventually("the node port from the lab's network", 60, || {
             let out = lab_output(&["net", "--", &guest(), "get", &url]);
             if out.status.success() {
                 Ok(out.stdout)
@@ -90,7 +90,7 @@ fn a_node_port_answers_on_both_nodes_from_outside_and_inside() {
 fn a_pod_reaches_itself_and_the_api_through_services() {
     let namespace = cluster().namespace("svc-self");
     namespace.apply(&echo("self", 1));
-    namespace.kubectl(&["rollout", "status", "deployment/self", "--timeout=90s"]);
+    namespace.kubectl(&["rollout", "status", "deployment/self", "--timeout=300s"]);
     let pod = namespace.path("pods", "{.items[0].metadata.name}");
     let got = shares(&namespace, &pod, "http://self/", 5);
     assert_eq!(got, BTreeMap::from([(pod.clone(), 5)]));
@@ -108,10 +108,10 @@ fn a_pod_reaches_itself_and_the_api_through_services() {
 fn a_headless_service_names_its_pods() {
     let namespace = cluster().namespace("svc-headless");
     namespace.apply(&echo("hl", 2).replace("  type: NodePort\n", "  clusterIP: None\n"));
-    namespace.kubectl(&["rollout", "status", "deployment/hl", "--timeout=90s"]);
+    namespace.kubectl(&["rollout", "status", "deployment/hl", "--timeout=300s"]);
     client_pod(&namespace, "client", "n1");
     let ips = namespace.path("pods", "{.items[?(@.metadata.labels.app=='hl')].status.podIP}");
-    eventually("both addresses", 20, || {
+    eventually("both addresses", 60, || {
         let text = namespace.kubectl(&[
             "exec",
             "client",

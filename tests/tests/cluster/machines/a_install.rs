@@ -1,6 +1,6 @@
 //! What the installer has made of the machines.
 
-use super::on_machines;
+use super::{nothing_ends, on_machines};
 use crate::harness::cluster;
 use anyhow::ensure;
 
@@ -29,6 +29,7 @@ fn a_nodes_are_on_cgroup_v2_by_the_systemd_driver() {
 #[test]
 fn b_a_second_run_of_the_installer_must_not_restart_anything() {
     on_machines("install.sh once more", async |machines| {
+        nothing_ends();
         for vm in &machines.all {
             let look = format!(
                 "systemctl show -P MainPID {} containerd.service; ctr -n k8s.io tasks ls -q | sort; \
