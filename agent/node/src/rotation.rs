@@ -21,8 +21,8 @@ use tokio::sync::watch;
 
 /// First and longest pause after a failed renewal.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// The longest sleep before the clock is read again: a suspended machine's timers stand still, and authorities change.
-pub(crate) const LONGEST_SLEEP: Duration = authorities::PERIOD;
+/// The longest sleep before the clock is read again: a suspended machine's timers stand still, a clock that was wrong is set, and authorities change.
+pub(crate) const LONGEST_SLEEP: Duration = Duration::from_secs(120);
 
 /// Told when the cluster's authorities are others; a certificate may be due by that.
 pub(crate) type Changed = watch::Receiver<()>;

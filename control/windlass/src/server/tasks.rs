@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 /// The longest sleep before the clock is read again: a suspended machine's timers stand still. Far below the agent's, which asks for the serving certificate that
 /// only the server gives to its own node, and waits for people to approve it, where this one is late.
-const LONGEST_SLEEP: Duration = Duration::from_secs(120);
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
 /// Authorities as they are at the time, for those who sign and publish.
 #[derive(Clone)]
