@@ -117,7 +117,7 @@ pub(crate) async fn client_of_file(path: &Path) -> Result<kube::Client, String> 
 async fn client_of_parsed(parsed: kube::config::Kubeconfig) -> Result<kube::Client, String> {
     let options = kube::config::KubeConfigOptions::default();
     let config = kube::Config::from_custom_kubeconfig(parsed, &options).await.map_err(|e| e.to_string())?;
-    kube::Client::try_from(config).map(::client::bounded).map_err(|e| e.to_string())
+    ::client::connect(config).map(::client::bounded).map_err(|e| e.to_string())
 }
 
 /// What an earlier life has left.

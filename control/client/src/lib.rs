@@ -3,7 +3,7 @@
 //! - [`Source`]: what is watched; [`mirror()`]: the watch of it as changes of single objects, relists and lapses included;
 //!   [`Informer`]: the same kept as a map that many read (`source`, `follow`, `mirror`, [`informer`])
 //! - [`credentials`]: that there are none is told from a server that cannot be reached
-//! - [`bounded`]: a server that does not answer is given up (`deadline`)
+//! - [`bounded`]: a server that does not answer is given up (`deadline`); [`connect()`]: one whose machine is gone
 //! - [`decode`]: an object is read by itself and leniently, so that no single one blinds a watcher
 //! - [`Key`], [`queue`]: what is reconciled, each key at most once at a time
 //! - [`leader`]: one of several leads, by a Lease
@@ -14,6 +14,7 @@
 
 #![warn(unreachable_pub)]
 
+mod connect;
 pub mod credentials;
 mod deadline;
 pub mod decode;
@@ -28,6 +29,7 @@ pub mod queue;
 pub mod recorder;
 mod source;
 
+pub use connect::connect;
 pub use deadline::bounded;
 pub use follow::Error;
 pub use informer::Informer;

@@ -27,7 +27,7 @@ pub(super) async fn config(path: &Path, server: Option<&str>) -> anyhow::Result<
 /// A client by a kubeconfig; `server` is another address of the API server.
 pub(crate) async fn client(path: &Path, server: Option<&str>) -> anyhow::Result<kube::Client> {
     let config = config(path, server).await?;
-    let client = kube::Client::try_from(config).with_context(|| format!("use kubeconfig {}", path.display()));
+    let client = client::connect(config).with_context(|| format!("use kubeconfig {}", path.display()));
     client.map(client::bounded)
 }
 
@@ -58,7 +58,7 @@ pub(crate) async fn of_flags(
         tracing::warn!("Neither --kubeconfig nor --master was specified. Using the inClusterConfig");
     }
     let named = path.map(|path| Named::by(Path::new(path), flags.text("master"))).transpose()?;
-    let first = client::bounded(kube::Client::try_from(of(flags, file).await?)?);
+    let first = client::bounded(client::connect(of(flags, file).await?)?);
     let Some(named) = named.filter(|named| !named.files.is_empty()) else { return Ok((first, None)) };
     let (client, slot) = node::renewable_client(first);
     let named = Arc::new(named);
