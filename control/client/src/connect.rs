@@ -32,6 +32,8 @@ pub fn connect(config: kube::Config) -> Result<kube::Client, kube::Error> {
     connector.set_keepalive(Some(IDLE));
     connector.set_keepalive_interval(Some(AGAIN));
     connector.set_keepalive_retries(Some(TIMES));
+    // Who has said something and hears nothing is not asked: this bounds that, too.
+    connector.set_tcp_user_timeout(Some(IDLE + AGAIN * TIMES));
     let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(connector)?);
     connector.set_connect_timeout(config.connect_timeout);
     connector.set_read_timeout(config.read_timeout);

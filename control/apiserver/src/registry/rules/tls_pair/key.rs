@@ -2,7 +2,7 @@
 
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
-use x509_parser::prelude::FromDer as _;
+use x509_parser::asn1_rs::{Any, FromDer as _};
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 const INTEGER: u8 = 0x02;
@@ -141,20 +141,10 @@ fn derived(key: &PrivateKeyDer<'_>) -> Option<Vec<u8>> {
     Some(info.subject_public_key.data.to_vec())
 }
 
-/// A value's tag, its content and what is behind it; none where it is longer than it says, or does not say (X.690, 8.1).
+/// A value's first byte, which is its tag's, its content and what is behind it (X.690).
 fn value(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = der.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81..=0x84 => {
-            let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            (bytes.iter().fold(0, |length, byte| (length << 8) | usize::from(*byte)), rest)
-        }
-        _ => return None,
-    };
-    let (content, behind) = rest.split_at_checked(length)?;
-    Some((tag, content, behind))
+    let (behind, any) = Any::from_der(der).ok()?;
+    Some((*der.first()?, any.data, behind))
 }
 
 /// The content of a value with this tag, and what is behind it.
