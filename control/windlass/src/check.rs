@@ -1,6 +1,8 @@
 //! `windlass check`: looks at this machine for what keeps a node or a server from working, and names a remedy for each finding.
 //!
 //! - `facts`: what is looked at; `gather`: how, with nothing decided; `judge`: what the facts mean, pure
+//!
+//! A finding's `id` is its stable name, and its `commands` are lines that can be copied into a root shell of this machine.
 
 mod facts;
 mod gather;
@@ -46,6 +48,9 @@ fn wanted(flags: &CheckFlags, file: &Option<PathBuf>) -> anyhow::Result<Wanted> 
             data_dir: node.data_dir(),
             kubelet_root: node.kubelet_root.clone().unwrap_or_else(|| "/var/lib/kubelet".into()),
             kubelet_config: node.kubelet_config.clone(),
+            cni_conf_dir: node.cni_conf_dir.clone().unwrap_or_else(|| "/etc/cni/net.d".into()),
+            cni_bin_dir: node.cni_bin_dir.clone().unwrap_or_else(|| "/opt/cni/bin".into()),
+            pod_ranges: node.cluster_cidrs().iter().map(ToString::to_string).collect(),
             node_name: node.node_name.clone(),
             cluster_dns: node.cluster_dns()?,
             is_other_runtime: node
@@ -96,10 +101,14 @@ fn text(looks: &[Look]) -> String {
             Level::Warning => "warning",
             Level::Error => "ERROR",
         };
-        out.push_str(format!("{word:<9}{check:<16}{}", finding.found).trim_end());
+        let name = finding.id.unwrap_or(check);
+        out.push_str(format!("{word:<9}{name:<24}{}", finding.found).trim_end());
         out.push('\n');
         if let Some(remedy) = &finding.remedy {
-            out.push_str(&format!("{:<25}remedy: {remedy}\n", ""));
+            out.push_str(&format!("{:<33}remedy: {remedy}\n", ""));
+        }
+        for command in &finding.commands {
+            out.push_str(&format!("{:<33}    {command}\n", ""));
         }
     }
     out

@@ -10,6 +10,7 @@ use crate::{lock, output, settings};
 use anyhow::{Context as _, bail};
 use cri_proto::client::{Deadlines, Runtime};
 use futures::StreamExt as _;
+pub(crate) use plan::unescaped;
 use plan::{Places, Table};
 use serde_json::json;
 use std::collections::HashMap;

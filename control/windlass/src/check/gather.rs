@@ -1,52 +1,76 @@
 //! How a machine's facts are found out. Nothing is decided here, and nothing is changed; whatever cannot be read is left out.
+//!
+//! - `mounts`: filesystems; `listeners`: who has a port; `firewall`: what drops packets; `cluster`: what the cluster says
 
-use super::facts::{Cgroups, Disk, Facts, Member, Wanted};
-use crate::{settings, version};
+mod cluster;
+mod firewall;
+mod listeners;
+mod mounts;
+
+use super::facts::{Cgroups, Facts, Packager, Wanted};
+use crate::version;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
-use kube::Api;
-use kube::api::ListParams;
-use node::identity::Files;
-use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The longest that another program, or a server, is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 const MODULES: [&str; 6] = ["overlay", "br_netfilter", "nf_conntrack", "nf_tables", "nft_chain_nat", "veth"];
-const SERVICES: [&str; 3] = ["firewalld.service", "ufw.service", "NetworkManager.service"];
 const SYSCTLS: [&str; 2] = ["net.ipv4.ip_forward", "fs.inotify.max_user_instances"];
 const CGROUPS: &str = "/sys/fs/cgroup";
+const CONTAINERD: &str = "/var/lib/containerd";
+/// Where the installer and the package put our sandbox image.
+const OWN_IMAGE: [&str; 2] =
+    ["/usr/local/lib/windlass/images/pause.tar", "/usr/lib/windlass/images/pause.tar"];
 
 pub(super) async fn all(wanted: &Wanted) -> Facts {
     let host_name = node::config::host_name().unwrap_or_default();
-    let resolv_conf = node::config::default_resolv_conf();
+    let kubelet = wanted.kubelet_config.as_deref().map(kubelet_config).unwrap_or_default();
+    let resolv_conf = resolv_conf(&kubelet);
+    let (missing_modules, forbidden_modules) = modules().await;
+    let containerd_runs = said("ctr", &["version"]).await.is_some();
+    let directories = [&*wanted.data_dir, &*wanted.kubelet_root, Path::new(CONTAINERD)];
     Facts {
         kernel: word("/proc/sys/kernel/osrelease"),
-        missing_modules: missing_modules().await,
+        missing_modules,
+        forbidden_modules,
+        packager: packager(),
+        grub: Path::new("/etc/default/grub").is_file(),
         cgroups: cgroups(),
         systemd: Path::new("/run/systemd/system").is_dir(),
         containerd: said("containerd", &["--version"]).await,
         containerd_config: said("containerd", &["config", "dump"]).await,
-        containerd_runs: said("ctr", &["version"]).await.is_some(),
+        containerd_files: containerd_files(),
+        // Where nobody answers, each question takes its time.
+        images: if containerd_runs { images().await } else { None },
+        own_image: OWN_IMAGE.iter().map(PathBuf::from).find(|path| path.is_file()),
+        containerd_runs,
         has_low_level_runtime: installed("runc") || installed("crun"),
         nft: said("nft", &["--version"]).await,
-        kubelet_driver: wanted.kubelet_config.as_deref().and_then(kubelet_driver),
-        ports_taken: wanted.ports.iter().copied().filter(|port| is_taken(*port)).collect(),
-        clock_kept: clock_kept().await,
-        server_clock: server_clock(wanted).await,
+        kubelet_driver: kubelet.get("cgroupDriver").and_then(|driver| driver.as_str()).map(str::to_owned),
+        kubelet_swaps: kubelet.pointer("/memorySwap/swapBehavior").is_some_and(|how| how == "LimitedSwap"),
+        ports_taken: listeners::of(&wanted.ports),
+        clock_kept: clock_says("NTPSynchronized").await,
+        time_service: clock_says("CanNTP").await == Some(true),
+        server_clock: cluster::clock(wanted).await,
         now: Timestamp::now(),
         made: version::COMMITTED.and_then(|at| at.parse().ok()),
-        members: members(wanted, &host_name).await,
+        members: cluster::members(wanted, &host_name).await,
         host_name,
         machine_id: word("/etc/machine-id"),
         memory: memory(),
-        disks: disks([&*wanted.data_dir, &*wanted.kubelet_root, Path::new("/var/lib/containerd")]),
-        resolvers: resolvers(&text(&resolv_conf)),
+        disks: mounts::disks(directories),
+        mounts: mounts::of(directories.into_iter().chain([&*wanted.cni_bin_dir])),
+        resolvers: resolvers(&resolv_conf.as_ref().map(text).unwrap_or_default()),
         resolv_conf,
         swaps: text("/proc/swaps").lines().skip(1).filter_map(first_word).collect(),
-        services: active_services().await,
+        network_manager: said("systemctl", &["is-active", "NetworkManager.service"]).await.is_some(),
+        firewalld: said("firewall-cmd", &["--list-all-zones"]).await,
+        ufw: said("ufw", &["status"]).await.filter(|status| status.contains("Status: active")),
+        dropping: firewall::dropping().await,
+        cni_files: cni_files(&wanted.cni_conf_dir),
         interfaces_unmanaged: is_told_to_leave_interfaces(),
         selinux: word("/sys/fs/selinux/enforce") == "1",
         selinux_policy: Path::new("/usr/share/selinux/packages/container.pp.bz2").exists()
@@ -85,16 +109,75 @@ async fn said(program: &str, arguments: &[&str]) -> Option<String> {
     Some(said.trim().to_owned())
 }
 
-async fn missing_modules() -> Vec<String> {
-    let mut missing = Vec::new();
+/// Modules that can not be loaded: those that are not there, and those that may not be, with the files that say so.
+async fn modules() -> (Vec<String>, Vec<(String, Vec<PathBuf>)>) {
+    let (mut missing, mut forbidden) = (Vec::new(), Vec::new());
     for module in MODULES {
+        if Path::new("/sys/module").join(module).is_dir() {
+            continue;
+        }
         // What is part of the kernel itself is known to modprobe, too.
-        let there = Path::new("/sys/module").join(module).is_dir();
-        if !there && said("modprobe", &["-n", "-q", module]).await.is_none() {
-            missing.push(module.to_owned());
+        match said("modprobe", &["-n", "-v", module]).await {
+            None => missing.push(module.to_owned()),
+            Some(plan) if is_forbidden(&plan) => {
+                forbidden.push((module.to_owned(), forbidding(module, &listing("/etc/modprobe.d"))));
+            }
+            Some(_) => {}
         }
     }
-    missing
+    (missing, forbidden)
+}
+
+/// `modprobe -n -v` would run a program that does nothing in the module's place.
+fn is_forbidden(plan: &str) -> bool {
+    let nothing = |line: &str| {
+        line.starts_with("install ")
+            && (line.trim_end().ends_with("/false") || line.trim_end().ends_with("/true"))
+    };
+    plan.lines().any(nothing)
+}
+
+/// Files that have a line `install MODULE ...`.
+fn forbidding(module: &str, files: &[PathBuf]) -> Vec<PathBuf> {
+    let says = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.next() == Some("install") && words.next() == Some(module)
+    };
+    files.iter().filter(|file| text(file).lines().any(says)).cloned().collect()
+}
+
+fn packager() -> Option<Packager> {
+    let all = [("apt-get", Packager::Apt), ("dnf", Packager::Dnf)];
+    all.into_iter().find(|(program, _)| installed(program)).map(|(_, packager)| packager)
+}
+
+/// The files of a directory, sorted.
+fn listing(dir: impl AsRef<Path>) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = files.map(|file| file.path()).filter(|path| path.is_file()).collect();
+    files.sort();
+    files
+}
+
+fn containerd_files() -> BTreeMap<PathBuf, String> {
+    let all =
+        [PathBuf::from("/etc/containerd/config.toml")].into_iter().chain(listing("/etc/containerd/conf.d"));
+    let toml = all.filter(|path| path.extension().is_some_and(|end| end == "toml") && path.is_file());
+    toml.map(|path| (path.clone(), text(&path))).collect()
+}
+
+async fn images() -> Option<BTreeSet<String>> {
+    let listed = said("ctr", &["-n", "k8s.io", "images", "ls", "-q"]).await?;
+    Some(listed.lines().map(str::to_owned).collect())
+}
+
+/// What of a directory containerd takes for CNI configurations.
+fn cni_files(dir: &Path) -> BTreeSet<String> {
+    let is_one = |path: &PathBuf| {
+        path.extension().is_some_and(|end| ["conf", "conflist", "json"].iter().any(|known| end == *known))
+    };
+    let files = listing(dir).into_iter().filter(is_one);
+    files.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect()
 }
 
 fn cgroups() -> Option<Cgroups> {
@@ -109,18 +192,22 @@ fn cgroups() -> Option<Cgroups> {
     root.is_dir().then_some(Cgroups::Legacy(controllers)).filter(|_| !known.is_empty())
 }
 
-fn kubelet_driver(path: &Path) -> Option<String> {
-    let config: serde_json::Value = serde_saphyr::from_str(&text(path)).ok()?;
-    config.get("cgroupDriver")?.as_str().map(str::to_owned)
+fn kubelet_config(path: &Path) -> serde_json::Value {
+    serde_saphyr::from_str(&text(path)).unwrap_or_default()
 }
 
-fn is_taken(port: u16) -> bool {
-    let bound = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port));
-    bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+/// The file that the kubelet gives pods; an empty name stands for none.
+fn resolv_conf(kubelet: &serde_json::Value) -> Option<PathBuf> {
+    // As the node reads it: the default's name is no choice.
+    match kubelet.get("resolvConf").and_then(|path| path.as_str()) {
+        Some("") => None,
+        Some(path) if path != "/etc/resolv.conf" => Some(path.into()),
+        _ => Some(node::config::default_resolv_conf()),
+    }
 }
 
-async fn clock_kept() -> Option<bool> {
-    let told = said("timedatectl", &["show", "-p", "NTPSynchronized", "--value"]).await?;
+async fn clock_says(property: &str) -> Option<bool> {
+    let told = said("timedatectl", &["show", "-p", property, "--value"]).await?;
     match told.as_str() {
         "yes" => Some(true),
         "no" => Some(false),
@@ -128,66 +215,10 @@ async fn clock_kept() -> Option<bool> {
     }
 }
 
-/// What the server's clock says, by the date of an answer; whose it is matters to nobody here.
-async fn server_clock(wanted: &Wanted) -> Option<Timestamp> {
-    let mut config = kube::Config::new(wanted.server.as_ref()?.parse().ok()?);
-    config.accept_invalid_certs = true;
-    let client = kube::Client::try_from(config).ok()?;
-    let request = http::Request::get("/version").body(kube::client::Body::empty()).ok()?;
-    let answer = tokio::time::timeout(PATIENCE, client.send(request)).await.ok()?.ok()?;
-    let date = answer.headers().get(http::header::DATE)?.to_str().ok()?;
-    jiff::fmt::rfc2822::parse(date).ok().map(|at| at.timestamp())
-}
-
-/// The cluster's nodes as far as this machine may see them: a server all, a node itself.
-async fn members(wanted: &Wanted, host_name: &str) -> Vec<Member> {
-    let seen = async {
-        let admin = settings::admin_kubeconfig(&wanted.data_dir);
-        if admin.exists() {
-            let nodes: Api<Node> = Api::all(crate::parts::kubeconfig::client(&admin, None).await.ok()?);
-            return nodes.list(&ListParams::default()).await.ok().map(|list| list.items);
-        }
-        let own = Files::new(&wanted.data_dir.join("agent")).kubeconfig();
-        let nodes: Api<Node> = Api::all(crate::parts::kubeconfig::client(&own, None).await.ok()?);
-        let name = wanted.node_name.as_deref().unwrap_or(host_name);
-        nodes.get_opt(name).await.ok()?.map(|node| vec![node])
-    };
-    let seen = tokio::time::timeout(PATIENCE, seen).await.ok().flatten().unwrap_or_default();
-    seen.into_iter().filter_map(member).collect()
-}
-
-fn member(node: Node) -> Option<Member> {
-    let status = node.status?;
-    let conditions = status.conditions.unwrap_or_default();
-    Some(Member {
-        name: node.metadata.name?,
-        machine_id: status.node_info?.machine_id,
-        is_ready: conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"),
-    })
-}
-
 fn memory() -> u64 {
     let info = text("/proc/meminfo");
     let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     total.and_then(first_word).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() * 1024
-}
-
-/// The filesystems of these directories, each once; of one that is not there yet, that of the nearest above it.
-fn disks<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Vec<Disk> {
-    let mut found: Vec<Disk> = Vec::new();
-    let mut seen = BTreeSet::new();
-    for path in paths {
-        let Some(there) = path.ancestors().find(|above| above.is_dir()) else { continue };
-        let Ok(disk) = nix::sys::statvfs::statvfs(there) else { continue };
-        if seen.insert(disk.filesystem_id()) {
-            found.push(Disk {
-                path: there.to_owned(),
-                size: disk.fragment_size() * disk.blocks(),
-                available: disk.fragment_size() * disk.blocks_available(),
-            });
-        }
-    }
-    found
 }
 
 fn resolvers(resolv_conf: &str) -> Vec<IpAddr> {
@@ -197,16 +228,6 @@ fn resolvers(resolv_conf: &str) -> Vec<IpAddr> {
         words.next()?.parse().ok()
     };
     resolv_conf.lines().filter_map(address).collect()
-}
-
-async fn active_services() -> BTreeSet<String> {
-    let mut active = BTreeSet::new();
-    for service in SERVICES {
-        if said("systemctl", &["is-active", service]).await.is_some() {
-            active.insert(service.to_owned());
-        }
-    }
-    active
 }
 
 /// Whether a file of NetworkManager's names the pods' interfaces among those that it does not manage.
@@ -222,6 +243,7 @@ fn is_told_to_leave_interfaces() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn resolvers_are_read_as_the_resolver_reads_them() {
@@ -231,19 +253,52 @@ mod tests {
     }
 
     #[test]
-    fn a_filesystem_must_not_be_judged_twice() {
-        let dir = tempfile::tempdir().unwrap();
-        let found = disks([dir.path(), &*dir.path().join("not/there"), dir.path()]);
-        assert_eq!(found.len(), 1);
-        assert!(found[0].size >= found[0].available);
+    fn a_file_of_the_kubelets_own_must_not_be_passed_over() {
+        let of = |config: serde_json::Value| resolv_conf(&config);
+        assert_eq!(
+            of(json!({"resolvConf": "/etc/windlass/resolv.conf"})),
+            Some("/etc/windlass/resolv.conf".into())
+        );
+        assert_eq!(of(json!({"resolvConf": ""})), None);
+        let usual = node::config::default_resolv_conf();
+        for config in [json!({}), json!({"resolvConf": "/etc/resolv.conf"}), json!(null)] {
+            assert_eq!(of(config), Some(usual.clone()));
+        }
     }
 
     #[test]
-    fn a_port_that_somebody_listens_on_is_taken() {
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        assert!(is_taken(port));
-        drop(listener);
-        assert!(!is_taken(port));
+    fn a_module_that_loads_by_a_command_must_not_be_called_forbidden() {
+        for plan in ["install /bin/false", "install /usr/bin/true ", "insmod /lib/a.ko\ninstall /bin/false"] {
+            assert!(is_forbidden(plan), "{plan}");
+        }
+        for plan in
+            ["", "insmod /lib/modules/6.1/overlay.ko", "install /sbin/modprobe --ignore-install overlay"]
+        {
+            assert!(!is_forbidden(plan), "{plan}");
+        }
+    }
+
+    #[test]
+    fn the_file_that_forbids_a_module_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in [
+            ("a.conf", "install overlay /bin/false\n"),
+            ("b.conf", "# install overlay /bin/false\ninstall overlayfs /bin/false\n"),
+            ("c.conf", "options x\n  install\toverlay\t/bin/true"),
+        ] {
+            std::fs::write(dir.path().join(name), content).unwrap();
+        }
+        let found = forbidding("overlay", &listing(dir.path()));
+        assert_eq!(found, ["a.conf", "c.conf"].map(|name| dir.path().join(name)));
+    }
+
+    #[test]
+    fn what_containerd_does_not_read_is_no_cni_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["10-a.conflist", "05-b.conf", "20-c.conflist.off", ".10-windlass.new", "d.json"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let found: Vec<String> = cni_files(dir.path()).into_iter().collect();
+        assert_eq!(found, ["05-b.conf", "10-a.conflist", "d.json"]);
     }
 }

@@ -77,7 +77,7 @@ pub(super) fn mounts_below(table: &str, dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Blanks and backslashes are written as three octal digits.
-fn unescaped(text: &str) -> PathBuf {
+pub(crate) fn unescaped(text: &str) -> PathBuf {
     let mut out = text.to_owned();
     for (escape, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
         out = out.replace(escape, plain);
