@@ -11,6 +11,7 @@ use crate::identity::Files;
 use crate::parts::Parts;
 use crate::tasks::until;
 use crate::{authorities, cluster_info, kubelet_parts, lost, rotation, tasks};
+use std::path::Path;
 use std::sync::Arc;
 use supervise::{Scope, Supervisor, Task, chain};
 use tokio::sync::watch;
@@ -72,6 +73,7 @@ pub async fn run(
             rotation::ensure_serving(&config.node_name, &config.node_ips, &files).map_err(Error::Serving)?;
             let kubelet = kubelet_parts::settings(&config, &files)?;
             let lost = lost::task(&kubelet.container_runtime_endpoint, &network);
+            let dns = dns_settings(&config, kubelet.resolv_conf.as_deref());
             let mut tasks = vec![kubelet_task(kubelet, Some(client.clone()), supervisor), lost];
             tasks.extend(cluster_tasks(
                 &config,
@@ -79,7 +81,7 @@ pub async fn run(
                 &balancer,
                 (client, slot),
                 files,
-                network,
+                (network, dns),
                 supervisor,
             ));
             (tasks, Some(scope))
@@ -127,7 +129,7 @@ fn cluster_tasks(
     balancer: &Balancer,
     (client, slot): (kube::Client, Slot),
     files: Files,
-    network: network::Config,
+    (network, dns): (network::Config, dns::Config),
     supervisor: &Supervisor,
 ) -> Vec<Task> {
     let files = Arc::new(files);
@@ -174,17 +176,18 @@ fn cluster_tasks(
             })
         },
         tasks::network(network, client, parts.network, supervisor),
-        tasks::dns(dns_settings(config), parts.dns, supervisor),
+        tasks::dns(dns, parts.dns, supervisor),
         tasks::proxy(proxy_settings(config), parts.proxy, supervisor),
     ]);
     tasks
 }
 
-fn dns_settings(config: &Config) -> dns::Config {
+/// The cluster's DNS asks whom pods would ask that have the node's resolvers: those of the kubelet's file, where it has one.
+fn dns_settings(config: &Config, resolv_conf: Option<&Path>) -> dns::Config {
     dns::Config {
         addresses: config.cluster_dns.clone(),
         domain: config.cluster_domain.clone(),
-        resolv_conf: config.resolv_conf.clone(),
+        resolv_conf: resolv_conf.unwrap_or(Path::new("")).to_owned(),
     }
 }
 
@@ -209,4 +212,17 @@ fn standalone_tasks(config: &Arc<Config>, files: Files) -> Vec<Task> {
             }
         })
     })]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clusters_dns_must_not_ask_others_than_the_kubelets_file_names() {
+        let config = Config::new("n1", Vec::new());
+        let of = |file: Option<&str>| dns_settings(&config, file.map(Path::new)).resolv_conf;
+        assert_eq!(of(Some("/etc/windlass/resolv.conf")), Path::new("/etc/windlass/resolv.conf"));
+        assert_eq!(of(None), Path::new(""), "a kubelet that is told of none");
+    }
 }
