@@ -93,8 +93,16 @@ needed_packages() {
     command -v modprobe >/dev/null || echo kmod
 }
 
+# What a killed run has left half installed: until it is finished, apt-get does nothing else. Programs that are there say nothing of that.
+finish_packages() {
+    grep -qs '^package ' "$RECORD" && command -v apt-get >/dev/null || return 0
+    dpkg --configure -a </dev/null >/dev/null || true
+    [ -z "$(dpkg --audit 2>/dev/null)" ] || apt-get install -y -qq -f -o DPkg::Lock::Timeout=300 </dev/null >/dev/null || true
+}
+
 packages() {
     local wanted=() new
+    finish_packages
     mapfile -t wanted < <(needed_packages)
     [ ${#wanted[@]} -gt 0 ] || return 0
     say "installing ${wanted[*]}"
@@ -103,8 +111,7 @@ packages() {
     done
     if command -v apt-get >/dev/null; then
         apt-get -s install --no-install-recommends "${wanted[@]}" >/dev/null 2>&1 || apt-get update -qq || true
-        # With all that comes along, so that all of it can go again. A run of before may have left some of them half configured.
-        dpkg --configure -a || true
+        # With all that comes along, so that all of it can go again.
         new=$(apt-get -s install --no-install-recommends "${wanted[@]}" | sed -n 's/^Inst \([^ ]*\) (.*/\1/p') ||
             die "apt-get finds no ${wanted[*]}" "add a package source that has them, or install them by hand, and run this again"
         for package in $new; do record package "$package"; done
@@ -363,13 +370,22 @@ undo() {
 
 uninstall() {
     local unit program kind what rest
-    [ -f "$RECORD" ] || die "there is nothing to undo: $RECORD is not there"
+    if [ ! -f "$RECORD" ]; then
+        # A run that was cut short before its first change, or an undoing after its last.
+        local left=''
+        [ ! -d "$STATE" ] || { rm -rf "$STATE" && left=1; }
+        ! rmdir "$ETC" 2>/dev/null || left=1
+        [ -n "$left" ] || die "there is nothing to undo: $RECORD is not there"
+        say "undone"
+        return
+    fi
     for unit in windlass-server.service windlass-agent.service; do systemctl stop "$unit" 2>/dev/null || true; done
     for program in /usr/local/bin/windlass /usr/bin/windlass; do
         [ -x "$program" ] || continue
         "$program" reset --yes || die "\`windlass reset\` could not undo all" "see above, and run this again"
         break
     done
+    [ -n "$KEEP_PACKAGES" ] || finish_packages
     # The last line first; it goes once it is undone.
     while [ -s "$RECORD" ]; do
         read -r kind what rest < <(tail -n 1 "$RECORD")
