@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const RUNTIME: &str = "unix:///run/containerd/containerd.sock";
+const CONTAINERD: &str = "containerd.service";
 /// What every sandbox of a kubelet is labelled with.
 const POD_UID: &str = "io.kubernetes.pod.uid";
 /// Sandboxes that are stopped at a time.
@@ -61,6 +62,7 @@ pub(crate) async fn run(flags: &ResetFlags, file: &Option<PathBuf>) -> anyhow::R
     }
     let mut failed = Failures::default();
     let endpoint = node.container_runtime_endpoint.as_deref().unwrap_or(RUNTIME);
+    let woken = wake_runtime(endpoint).await;
     let pods = failed.of("end the pods", end_pods(endpoint).await).unwrap_or_default();
     let tables = failed.of("remove nftables tables", remove_tables().await).unwrap_or_default();
     failed.of("remove the pods' bridge", remove_bridge().await);
@@ -77,6 +79,9 @@ pub(crate) async fn run(flags: &ResetFlags, file: &Option<PathBuf>) -> anyhow::R
         // It reads its settings again; what it waits for is as before.
         let again = program("systemctl", &["kill", "--signal=HUP", "systemd-logind.service"]).await;
         failed.of("have logind read its settings", again);
+    }
+    if woken {
+        failed.of("stop containerd again", program("systemctl", &["stop", CONTAINERD]).await);
     }
     drop(locks);
     for dir in &places.directories {
@@ -129,6 +134,15 @@ fn places(node: &NodeFlags) -> Places {
         cni_bin_dir: or(&node.cni_bin_dir, "/opt/cni/bin"),
         directories,
     }
+}
+
+/// Starts containerd where it is stopped, for containers go on without it; whether it had to be.
+async fn wake_runtime(endpoint: &str) -> bool {
+    endpoint == RUNTIME
+        && Path::new("/run/systemd/system").is_dir()
+        && program("systemctl", &["is-active", CONTAINERD]).await.is_err()
+        // Fails where it is not installed, or broken: there is nobody to ask then.
+        && program("systemctl", &["start", CONTAINERD]).await.is_ok()
 }
 
 /// Stops and removes every sandbox of a kubelet; gives their number. A machine without a runtime has none.
