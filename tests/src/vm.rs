@@ -2,6 +2,7 @@
 
 use crate::patience::eventually;
 use anyhow::{Context as _, Result, anyhow, ensure};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -16,6 +17,12 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// From a machine's start to SSH, emulated.
 const BOOT: Duration = Duration::from_secs(360);
 
+/// What lists a machine, line by line.
+const LISTING: &str = include_str!("../../vagrant/listing");
+/// Settings that the kernel has while it has a module, which may stay.
+const OF_MODULES: [&str; 4] =
+    ["sysctl net.netfilter.", "sysctl net.nf_conntrack", "sysctl net.bridge.", "sysctl net.ipv4.vs."];
+
 /// One machine.
 #[derive(Clone, Debug)]
 pub struct Vm {
@@ -28,6 +35,30 @@ pub struct Vm {
 #[must_use]
 pub fn folder() -> Option<PathBuf> {
     std::env::var_os(FOLDER).map(PathBuf::from)
+}
+
+/// The names of the machines of the lab in `folder`, the server first.
+///
+/// # Errors
+/// The lab was not brought up, or by an older lab.
+pub fn names(folder: &Path) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(folder.join("before")).context("no machines are listed")?;
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names: Vec<String> = names.collect::<Result<_>>()?;
+    names.sort_by_key(|name| (name.len(), name.clone()));
+    Ok(names)
+}
+
+/// Lines of a listing that are gone (`- `) or new (`+ `) in another; what the kernel says only while it has a module is not new.
+fn differences(before: &str, after: &str) -> Vec<String> {
+    let [before, after]: [BTreeSet<&str>; 2] = [before, after].map(|text| text.lines().collect());
+    let gone = before.difference(&after).map(|line| format!("- {line}"));
+    let of_module = |line: &str| OF_MODULES.iter().any(|begin| line.starts_with(begin));
+    // Two values of one key are a change, whoever brought the key.
+    let key = |line: &str| line.split('=').next().map(str::to_owned);
+    let keys: BTreeSet<Option<String>> = before.iter().map(|line| key(line)).collect();
+    let new = after.difference(&before).filter(|line| !of_module(line) || keys.contains(&key(line)));
+    gone.chain(new.map(|line| format!("+ {line}"))).collect()
 }
 
 impl Vm {
@@ -69,6 +100,29 @@ impl Vm {
             String::from_utf8_lossy(&output.stderr).trim()
         );
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// How it differs from what it was before anything was installed.
+    ///
+    /// # Errors
+    /// It does not answer, or was not listed then.
+    pub async fn differences(&self) -> Result<Vec<String>> {
+        let path = self.lab.join("before").join(&self.name);
+        let before = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        Ok(differences(&before, &self.run(LISTING).await?))
+    }
+
+    /// Its address among the machines.
+    ///
+    /// # Errors
+    /// The lab's configuration of SSH does not name it.
+    pub fn address(&self) -> Result<String> {
+        let text =
+            std::fs::read_to_string(self.lab.join("ssh_config")).context("read the lab's ssh_config")?;
+        let host = format!("Host {}", self.name);
+        let mut lines = text.lines().skip_while(|line| *line != host).skip(1);
+        let address = lines.find_map(|line| line.trim().strip_prefix("HostName "));
+        address.map(str::to_owned).with_context(|| format!("ssh_config has no {}", self.name))
     }
 
     /// Pulls the plug.
@@ -115,5 +169,34 @@ impl Vm {
             Err(error) => Err(format!("{error:#}")),
         };
         eventually(&format!("{} starts", self.name), BOOT, look).await.map_err(|error| anyhow!(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_or_lost_is_told() {
+        let before =
+            "file /etc/a x\nsysctl net.ipv4.ip_forward = 0\nsysctl net.netfilter.nf_conntrack_max = 1\n";
+        assert!(differences(before, before).is_empty());
+        let after =
+            "file /etc/b x\nsysctl net.ipv4.ip_forward = 1\nsysctl net.netfilter.nf_conntrack_max = 2\n";
+        let wanted = [
+            "- file /etc/a x",
+            "- sysctl net.ipv4.ip_forward = 0",
+            "- sysctl net.netfilter.nf_conntrack_max = 1",
+            "+ file /etc/b x",
+            "+ sysctl net.ipv4.ip_forward = 1",
+            "+ sysctl net.netfilter.nf_conntrack_max = 2",
+        ];
+        assert_eq!(differences(before, after), wanted);
+    }
+
+    #[test]
+    fn settings_of_a_module_that_stays_are_nobodys_leftover() {
+        let after = "sysctl net.bridge.bridge-nf-call-iptables = 1\nsysctl net.ipv4.ip_forward = 1\n";
+        assert_eq!(differences("", after), ["+ sysctl net.ipv4.ip_forward = 1"]);
     }
 }

@@ -1,7 +1,9 @@
 //! The cluster on virtual machines: real systemd, cgroup v2, a newer containerd, installed by `install.sh` (`make vagrant-test`). Each test waits for what
-//! the one before it has left; the last one takes Windlass off the machines. Without machines each says that it is skipped.
+//! the one before it has left; the last but one takes Windlass off the machines, and the last begins anew on one of them. Without machines each says that
+//! it is skipped.
 
 mod a_install;
+mod b_faults;
 mod limits;
 mod power;
 mod servers;
@@ -9,6 +11,7 @@ mod upgrade;
 mod volumes;
 mod y_clock;
 mod z_uninstall;
+mod zz_interrupted;
 
 use crate::harness::{Namespace, cluster, eventually};
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -68,24 +71,45 @@ impl Machines {
     }
 }
 
-/// Runs a test on the machines, and notes how long it took.
+/// Runs a test on the machines of the cluster, and notes how long it took.
 fn on_machines(name: &str, work: impl AsyncFnOnce(&Machines) -> Result<()>) {
+    let find = |folder: PathBuf| {
+        cluster();
+        let of_nodes = |path: &str| {
+            let path = format!("jsonpath={{.items[*]{path}}}");
+            // after the test that moves the machines' clocks, the server's certificate is of the future here
+            let text = cluster().kubectl(&["--insecure-skip-tls-verify", "get", "nodes", "-o", &path]);
+            text.split(' ').map(str::to_owned).collect::<Vec<_>>()
+        };
+        let all: Vec<Vm> = of_nodes(".metadata.name").iter().map(|name| Vm::new(&folder, name)).collect();
+        let addresses = of_nodes(".status.addresses[?(@.type=='InternalIP')].address");
+        assert!(all.len() > 1, "a server and a worker: {all:?}");
+        Machines { folder, all, addresses, servers: servers() }
+    };
+    on(name, find, work);
+}
+
+/// The same where there need be no cluster.
+fn on_bare_machines(name: &str, work: impl AsyncFnOnce(&Machines) -> Result<()>) {
+    let find = |folder: PathBuf| {
+        let names = vm::names(&folder).unwrap();
+        let all: Vec<Vm> = names.iter().map(|name| Vm::new(&folder, name)).collect();
+        let addresses = all.iter().map(|vm| vm.address().unwrap()).collect();
+        Machines { folder, all, addresses, servers: servers() }
+    };
+    on(name, find, work);
+}
+
+fn servers() -> usize {
+    std::env::var(SERVERS).ok().and_then(|servers| servers.parse().ok()).unwrap_or(1)
+}
+
+fn on(name: &str, find: impl FnOnce(PathBuf) -> Machines, work: impl AsyncFnOnce(&Machines) -> Result<()>) {
     let Some(folder) = vm::folder() else {
         println!("skipped: there are no virtual machines; `make vagrant-test` has them");
         return;
     };
-    cluster();
-    let of_nodes = |path: &str| {
-        let path = format!("jsonpath={{.items[*]{path}}}");
-        // after the test that moves the machines' clocks, the server's certificate is of the future here
-        let text = cluster().kubectl(&["--insecure-skip-tls-verify", "get", "nodes", "-o", &path]);
-        text.split(' ').map(str::to_owned).collect::<Vec<_>>()
-    };
-    let all: Vec<Vm> = of_nodes(".metadata.name").iter().map(|name| Vm::new(&folder, name)).collect();
-    let addresses = of_nodes(".status.addresses[?(@.type=='InternalIP')].address");
-    let servers = std::env::var(SERVERS).ok().and_then(|servers| servers.parse().ok()).unwrap_or(1);
-    let machines = Machines { folder, all, addresses, servers };
-    assert!(machines.all.len() > 1, "a server and a worker: {:?}", machines.all);
+    let machines = find(folder);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let began = Instant::now();
     if let Err(error) = runtime.block_on(work(&machines)) {
