@@ -15,8 +15,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The longest that another program, or a server, is waited for.
+/// The longest that a server is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest that another program is waited for, on a machine that is short of processor time, too.
+const PROGRAM: Duration = Duration::from_secs(60);
 const MODULES: [&str; 6] = ["overlay", "br_netfilter", "nf_conntrack", "nf_tables", "nft_chain_nat", "veth"];
 const SYSCTLS: [&str; 2] = ["net.ipv4.ip_forward", "fs.inotify.max_user_instances"];
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -105,7 +107,7 @@ fn installed(program: &str) -> bool {
 
 /// What a program prints, where it ends well and in time.
 async fn said(program: &str, arguments: &[&str]) -> Option<String> {
-    let said = crate::program::run(program, arguments, PATIENCE).await.ok()?;
+    let said = crate::program::run(program, arguments, PROGRAM).await.ok()?;
     Some(said.trim().to_owned())
 }
 
