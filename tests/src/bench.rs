@@ -10,6 +10,7 @@
 //! - [`pods`]: pod start against the same CRI calls made directly
 //! - [`floor`]: those calls
 //! - [`services`]: the proxy's applier against bare `nft`, in a network namespace of its own
+//! - [`machine`]: a node that is a virtual machine
 //! - [`api`]: lists and watches; [`definitions`]: custom resources by the hundred
 
 mod api;
@@ -17,6 +18,7 @@ mod cluster;
 mod definitions;
 mod figure;
 mod floor;
+pub mod machine;
 mod pods;
 mod process;
 mod services;
@@ -89,7 +91,8 @@ async fn on_cluster(layout: &Layout, plan: &Plan, report: &mut Report) -> Result
         Box::pin(cluster::restarts(&cluster, report)).await?;
     }
     if plan.wants(Part::Pods) {
-        Box::pin(pods::starts(&cluster, report)).await?;
+        let ground = pods::Ground::of(&cluster).await?;
+        Box::pin(pods::starts(&ground, &pods::SIZES, report)).await?;
     }
     if plan.wants(Part::Footprint) {
         Box::pin(pods::footprint(&cluster, report)).await?;

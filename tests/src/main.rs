@@ -93,6 +93,12 @@ enum Action {
         /// Prints JSON
         #[arg(long)]
         json: bool,
+        /// Measures this worker of the lab of virtual machines instead, pods and its agent alone (`vagrant/lab bench`)
+        #[arg(long, value_name = "NODE", requires = "kubeconfig", conflicts_with = "parts")]
+        machine: Option<String>,
+        /// How its cluster is reached
+        #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+        kubeconfig: Option<PathBuf>,
     },
     /// Breaks one thing after another in a cluster of three servers, on a lab of its own, and looks whether any client notices
     Chaos {
@@ -110,6 +116,11 @@ enum Action {
         /// Writes per second while the snapshot is made
         #[arg(long, default_value_t = 500)]
         rate: u32,
+    },
+    #[command(hide = true)]
+    Within {
+        #[command(subcommand)]
+        what: bench::machine::Within,
     },
     #[command(hide = true)]
     Supervise,
@@ -187,9 +198,11 @@ fn main() -> Result<()> {
         }
         Action::Net { node, argv } => net(&layout, node.as_deref(), &argv),
         Action::Status => status(&layout),
-        Action::Bench { parts, json } => {
-            bench::run(&layout, &bench::Plan { programs: programs()?, parts, json })
-        }
+        Action::Bench { parts, json, machine, kubeconfig } => match machine.zip(kubeconfig) {
+            Some((node, kubeconfig)) => bench::machine::run(&node, &kubeconfig, json),
+            None => bench::run(&layout, &bench::Plan { programs: programs()?, parts, json }),
+        },
+        Action::Within { what } => bench::machine::within(&what),
         Action::Chaos { minutes, around } => {
             let length = std::time::Duration::from_secs(60 * minutes);
             let (etcd, balancer) = (around.etcd(), around.balancer);

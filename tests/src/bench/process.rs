@@ -5,6 +5,7 @@ use super::figure::{Promise, Report};
 use crate::control::{self, Ask};
 use crate::machine;
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -16,13 +17,34 @@ const SETTLE: Duration = Duration::from_secs(250);
 const LOOKS: u32 = 6;
 
 /// What a process uses.
-struct Usage {
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Usage {
+    node: String,
     role: String,
     pid: i32,
+    /// MiB.
     rss: Vec<f64>,
+    /// MiB.
     pss: Vec<f64>,
     /// Of one core.
     percent: Vec<f64>,
+}
+
+impl Usage {
+    fn new(node: String, role: String, pid: i32) -> Self {
+        Self { node, role, pid, rss: Vec::new(), pss: Vec::new(), percent: Vec::new() }
+    }
+}
+
+/// What a process of this machine uses, at the moment of the call and for half a minute after it.
+///
+/// # Errors
+/// It is not there, or ended meanwhile.
+pub async fn of_machine(node: &str, role: &str, pid: i32) -> Result<Usage> {
+    let mut all = [Usage::new(node.to_owned(), role.to_owned(), pid)];
+    sample(&mut all).await?;
+    let [usage] = all;
+    Ok(usage)
 }
 
 /// With no pods, after a rest.
@@ -34,7 +56,7 @@ pub async fn at_rest(cluster: &Cluster, report: &mut Report) -> Result<()> {
     let all = watch(cluster).await?;
     show(report, "idle", &all, None)?;
     // the server and the agent beside it are promised together
-    let first: Vec<&Usage> = all.iter().filter(|(node, _)| node == "n1").map(|(_, usage)| usage).collect();
+    let first: Vec<&Usage> = all.iter().filter(|usage| usage.node == "n1").collect();
     let total = |pick: fn(&Usage) -> &Vec<f64>| -> Vec<f64> {
         (0..LOOKS as usize).map(|i| first.iter().filter_map(|u| pick(u).get(i)).sum()).collect()
     };
@@ -61,15 +83,14 @@ pub async fn under(
     show(report, situation, &all, agent_limit)
 }
 
-fn show(
-    report: &mut Report,
-    situation: &str,
-    all: &[(String, Usage)],
-    agent_limit: Option<f64>,
-) -> Result<()> {
-    for (node, usage) in all {
-        let limit = agent_limit.filter(|_| node == WORKER).map(Promise::AtMost);
-        let name = format!("{situation} {node} {}", usage.role);
+/// Adds what was sampled; `agent_limit` is for the worker of the namespaces' lab.
+///
+/// # Errors
+/// There are no samples.
+pub fn show(report: &mut Report, situation: &str, all: &[Usage], agent_limit: Option<f64>) -> Result<()> {
+    for usage in all {
+        let limit = agent_limit.filter(|_| usage.node == WORKER).map(Promise::AtMost);
+        let name = format!("{situation} {} {}", usage.node, usage.role);
         report.plain(format!("{name} RSS"), "MiB", &usage.rss, limit)?;
         report.plain(format!("{name} PSS"), "MiB", &usage.pss, None)?;
         report.plain(format!("{name} CPU"), "% of a core", &usage.percent, None)?;
@@ -77,20 +98,24 @@ fn show(
     Ok(())
 }
 
-async fn watch(cluster: &Cluster) -> Result<Vec<(String, Usage)>> {
+async fn watch(cluster: &Cluster) -> Result<Vec<Usage>> {
     let mut all = Vec::new();
     for (node, machine) in control::ask(&cluster.layout, &Ask::Status)?.nodes {
         for (role, pid) in machine::windlass(&machine)? {
-            let usage = Usage { role, pid, rss: Vec::new(), pss: Vec::new(), percent: Vec::new() };
-            all.push((node.clone(), usage));
+            all.push(Usage::new(node.clone(), role, pid));
         }
     }
-    all.sort_by(|a, b| (&a.0, &b.1.role).cmp(&(&b.0, &a.1.role)));
+    all.sort_by(|a, b| (&a.node, &b.role).cmp(&(&b.node, &a.role)));
+    sample(&mut all).await?;
+    Ok(all)
+}
+
+async fn sample(all: &mut [Usage]) -> Result<()> {
     for _ in 0..LOOKS {
         let began = Instant::now();
-        let before: Vec<f64> = all.iter().map(|(_, u)| cpu_seconds(u.pid)).collect::<Result<_>>()?;
+        let before: Vec<f64> = all.iter().map(|usage| cpu_seconds(usage.pid)).collect::<Result<_>>()?;
         tokio::time::sleep(REST / LOOKS).await;
-        for ((_, usage), before) in all.iter_mut().zip(before) {
+        for (usage, before) in all.iter_mut().zip(before) {
             let used = cpu_seconds(usage.pid)? - before;
             usage.percent.push(used / began.elapsed().as_secs_f64() * 100.0);
             let (rss, pss) = memory(usage.pid)?;
@@ -98,7 +123,7 @@ async fn watch(cluster: &Cluster) -> Result<Vec<(String, Usage)>> {
             usage.pss.push(pss);
         }
     }
-    Ok(all)
+    Ok(())
 }
 
 /// MiB that the first node's process of a role has now.
