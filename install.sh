@@ -200,7 +200,7 @@ containerd_config() {
     : >"$plain"
     [ ! -f "$CONTAINERD" ] || grep -vxF "$IMPORT" "$CONTAINERD" >"$plain" || true
     if grep -qE '^ *disabled_plugins *=.*"(cri|io\.containerd\.grpc\.v1\.cri)"' "$plain"; then
-        die "containerd's CRI plugin is disabled in $CONTAINERD" "take \"cri\" out of disabled_plugins there, and run this again"
+        die "containerd's CRI plugin is disabled in $CONTAINERD" "sed -i '/^ *disabled_plugins/s/\"\\(io\.containerd\.grpc\.v1\.\\)\?cri\",\? *//' $CONTAINERD, and run this again"
     fi
     if ! grep -qE '^version *= *[23]' "$plain"; then
         if grep -qE '^ *(\[|[a-z_]+ *=)' "$plain"; then
@@ -352,7 +352,9 @@ undo() {
     unit)
         systemctl daemon-reload || true
         case $rest in enabled*) ;; *) systemctl disable -q "$what" 2>/dev/null || true ;; esac
-        case $rest in *" active") systemctl restart "$what" || true ;; *) systemctl stop "$what" 2>/dev/null || true ;; esac ;;
+        case $rest in *" active") systemctl restart "$what" || true ;; *) systemctl stop "$what" 2>/dev/null || true ;; esac
+        # one that failed is known by its name for as long as nobody says that this was seen
+        systemctl reset-failed "$what" 2>/dev/null || true ;;
     package)
         [ -z "$KEEP_PACKAGES" ] || return 0
         if command -v apt-get >/dev/null; then

@@ -32,13 +32,13 @@ pub(crate) async fn run(flags: &UpgradeFlags) -> anyhow::Result<()> {
     }
     let stage = dir.join(STAGE);
     remove(&stage)?;
-    let dist = flags.dist.clone();
-    let place = stage.clone();
-    // It reads, hashes and writes files for a while.
-    let unpacked = tokio::task::spawn_blocking(move || release::unpack(&dist, &place, &PROGRAMS)).await?;
-    unpacked.with_context(|| format!("unpack {}", flags.dist.display()))?;
-    let (before, after) = (version(&own).await?, version(&stage.join("windlass")).await);
-    let after = after.context("the release's program does not run on this machine; nothing was changed")?;
+    let before = version(&own).await?;
+    let staged = staged(&flags.dist, &stage).await;
+    if staged.is_err() {
+        // It may have filled the disk.
+        remove(&stage)?;
+    }
+    let after = staged?;
     let mut units = Vec::new();
     // Without systemd, whoever started them starts them again.
     let by_systemd = Path::new("/run/systemd/system").is_dir();
@@ -63,6 +63,16 @@ pub(crate) async fn run(flags: &UpgradeFlags) -> anyhow::Result<()> {
     };
     let text = format!("windlass {} -> {}; restarted: {}\n", shown(&before), shown(&after), units.join(", "));
     output::print(flags.output, &text, &data)
+}
+
+/// Unpacks a release, and gives what its program says of itself.
+async fn staged(dist: &Path, stage: &Path) -> anyhow::Result<Value> {
+    let (from, to) = (dist.to_owned(), stage.to_owned());
+    // It reads, hashes and writes files for a while.
+    let unpacked = tokio::task::spawn_blocking(move || release::unpack(&from, &to, &PROGRAMS)).await?;
+    unpacked.with_context(|| format!("unpack {}", dist.display()))?;
+    let after = version(&stage.join("windlass")).await;
+    after.context("the release's program does not run on this machine; nothing was changed")
 }
 
 /// What a program says of itself.
