@@ -29,11 +29,21 @@ const QUIET: Duration = Duration::from_secs(240);
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Within {
     /// Starts pods by CRI alone, and takes them away
-    Floor { count: usize, round: usize },
+    Floor {
+        /// How many at once
+        count: usize,
+        /// What tells their names from those of other rounds
+        round: usize,
+    },
     /// Waits until the runtime has no sandbox
     Quiet,
     /// Looks at the agent
-    Usage { node: String, pid: i32 },
+    Usage {
+        /// Its node
+        node: String,
+        /// Its process
+        pid: i32,
+    },
 }
 
 /// Does one of these.
