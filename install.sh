@@ -142,7 +142,7 @@ programs() {
 # Directories that the running programs, containerd as soon as its package is there, would make otherwise, so that they go again with the rest.
 places() {
     local dir
-    for dir in /etc/cni/net.d /opt/cni/bin /var/lib/cni/networks /var/lib/cni/results /etc/systemd/logind.conf.d; do directory "$dir"; done
+    for dir in /etc/cni/net.d /opt/cni/bin /var/lib/cni/networks /var/lib/cni/results /etc/systemd/logind.conf.d /run/netns; do directory "$dir"; done
 }
 
 kernel() {
