@@ -39,8 +39,7 @@ pub fn connect(config: kube::Config) -> Result<kube::Client, kube::Error> {
     connector.set_read_timeout(config.read_timeout);
     connector.set_write_timeout(config.write_timeout);
     connector.set_reset_reader_on_write(config.reset_reader_on_write);
-    let connections: legacy::Client<_, Body> =
-        legacy::Builder::new(TokioExecutor::new()).build(connector);
+    let connections: legacy::Client<_, Body> = legacy::Builder::new(TokioExecutor::new()).build(connector);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.default_retry.then(|| RetryLayer::new(RetryPolicy::server_retry())))
@@ -62,7 +61,8 @@ mod tests {
     fn timer(port: u16) -> Option<String> {
         let table = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
         let to = format!(":{port:04X}");
-        let line = table.lines().find(|line| line.split_whitespace().nth(2).is_some_and(|a| a.ends_with(&to)));
+        let line =
+            table.lines().find(|line| line.split_whitespace().nth(2).is_some_and(|a| a.ends_with(&to)));
         Some(line?.split_whitespace().nth(5)?.split(':').next()?.to_owned())
     }
 

@@ -30,7 +30,9 @@ fn a_server_that_is_cut_off_must_not_take_the_api_with_it() {
         });
         gone.power_on().await?;
         gone.started_after(&boot).await?;
-        eventually("the server that was cut off answers", 180, || ask(&machines.addresses[0], &["get", "nodes"]));
+        eventually("the server that was cut off answers", 180, || {
+            ask(&machines.addresses[0], &["get", "nodes"])
+        });
         all_ready(300);
         known_everywhere(machines, &namespace.name)
     });
