@@ -73,10 +73,18 @@ mod tests {
         let config = kube::Config::new(format!("http://127.0.0.1:{port}").parse().unwrap());
         let client = connect(config).unwrap();
         let request = Request::get("/api/v1/pods?watch=true").body(Vec::new()).unwrap();
-        let asked = tokio::spawn(async move { client.request_text(request).await });
-        let (mut stream, _) = listener.accept().await.unwrap();
-        assert!(stream.read(&mut [0; 512]).await.unwrap() > 0, "a request");
-        assert_eq!(timer(port).as_deref(), Some("02"), "the connection asks whether its other end is there");
-        asked.abort();
+        let look = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 512]).await.unwrap() > 0, "a request");
+            assert_eq!(
+                timer(port).as_deref(),
+                Some("02"),
+                "the connection asks whether its other end is there"
+            );
+        };
+        tokio::select! {
+            answer = client.request_text(request) => panic!("nobody answers: {answer:?}"),
+            () = look => {}
+        }
     }
 }
