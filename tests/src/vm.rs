@@ -15,7 +15,7 @@ const COMMAND: &str = "WINDLASS_LAB";
 /// For how long a command may run.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// From a machine's start to SSH, emulated.
-const BOOT: Duration = Duration::from_secs(360);
+const BOOT: Duration = Duration::from_secs(600);
 
 /// What lists a machine, line by line.
 const LISTING: &str = include_str!("../../vagrant/listing");

@@ -117,7 +117,7 @@ impl Cluster {
     pub fn namespace(&self, name: &str) -> Namespace<'_> {
         self.kubectl(&["delete", "namespace", name, "--ignore-not-found", "--wait"]);
         self.kubectl(&["create", "namespace", name]);
-        eventually("the default service account", 20, || {
+        eventually("the default service account", 60, || {
             let out = self.kubectl_output(&["-n", name, "get", "serviceaccount", "default"]);
             if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
         });
