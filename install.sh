@@ -93,11 +93,14 @@ needed_packages() {
     command -v modprobe >/dev/null || echo kmod
 }
 
+# Waits for others that install; a file that is there stays as it is.
+APT=(-o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold)
+
 # What a killed run has left half installed: until it is finished, apt-get does nothing else. Programs that are there say nothing of that.
 finish_packages() {
     grep -qs '^package ' "$RECORD" && command -v apt-get >/dev/null || return 0
-    dpkg --configure -a </dev/null >/dev/null || true
-    [ -z "$(dpkg --audit 2>/dev/null)" ] || apt-get install -y -qq -f -o DPkg::Lock::Timeout=300 </dev/null >/dev/null || true
+    dpkg --force-confold --configure -a </dev/null >/dev/null || true
+    [ -z "$(dpkg --audit 2>/dev/null)" ] || apt-get install -y -qq -f "${APT[@]}" </dev/null >/dev/null || true
 }
 
 packages() {
@@ -109,13 +112,14 @@ packages() {
     for dir in /var/lib/containerd /run/containerd /opt/containerd /etc/containerd; do
         [ -e "$dir" ] || record tree "$dir"
     done
+    [ ! -f "$CONTAINERD" ] || recorded "$CONTAINERD" || grep -q '^package ' "$RECORD" || record kept "$CONTAINERD"
     if command -v apt-get >/dev/null; then
         apt-get -s install --no-install-recommends "${wanted[@]}" >/dev/null 2>&1 || apt-get update -qq || true
         # With all that comes along, so that all of it can go again.
         new=$(apt-get -s install --no-install-recommends "${wanted[@]}" | sed -n 's/^Inst \([^ ]*\) (.*/\1/p') ||
             die "apt-get finds no ${wanted[*]}" "add a package source that has them, or install them by hand, and run this again"
         for package in $new; do record package "$package"; done
-        apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 "${wanted[@]}" </dev/null
+        apt-get install -y -qq --no-install-recommends "${APT[@]}" "${wanted[@]}" </dev/null
     elif command -v dnf >/dev/null; then
         dnf install -y -q --downloadonly "${wanted[@]}" </dev/null ||
             die "dnf finds no ${wanted[*]}" "enable a repository that has them (on Red Hat's family, containerd is not in the base ones), and run this again"
@@ -332,6 +336,19 @@ edited() {
     fi
 }
 
+# keep PACKAGE: purging containerd takes its configuration along, one that was there before the package, too
+keep() {
+    [ "$1" = containerd ] && grep -qxF "kept $CONTAINERD" "$RECORD" && [ -f "$CONTAINERD" ] || return 0
+    cp -a "$CONTAINERD" "$STATE/kept.new"
+    mv "$STATE/kept.new" "$STATE/kept"
+}
+give_back() {
+    [ "$1" = containerd ] && [ -f "$STATE/kept" ] && [ ! -e "$CONTAINERD" ] || return 0
+    mkdir -p "$(dirname "$CONTAINERD")"
+    cp -a "$STATE/kept" "$CONTAINERD.windlass-new"
+    mv "$CONTAINERD.windlass-new" "$CONTAINERD"
+}
+
 # undo KIND WHAT REST: what one line of the record stands for; twice is as good as once
 undo() {
     local kind=$1 what=$2 rest=$3
@@ -358,12 +375,14 @@ undo() {
     package)
         [ -z "$KEEP_PACKAGES" ] || return 0
         if command -v apt-get >/dev/null; then
-            dpkg-query -W "$what" >/dev/null 2>&1 || return 0
+            dpkg-query -W "$what" >/dev/null 2>&1 || { give_back "$what" && return 0; }
             local other
             for other in $(apt-get -s purge "$what" 2>/dev/null | sed -nE 's/^(Purg|Remv) ([^ ]*).*/\2/p'); do
                 grep -qxF "package $other" "$RECORD" || { say "$what stays: $other needs it" && return 0; }
             done
-            apt-get purge -y -qq -o DPkg::Lock::Timeout=300 "$what" </dev/null
+            keep "$what"
+            apt-get purge -y -qq "${APT[@]}" "$what" </dev/null
+            give_back "$what"
         else
             dnf remove -y -q "$what" </dev/null
         fi ;;
