@@ -86,9 +86,19 @@ put() {
 
 # --- steps ----------------------------------------------------------------------------------------------------------------------------
 
+# The operator has another container runtime, which is theirs to install and to configure.
+other_runtime() {
+    local pair key=container-runtime-endpoint value=''
+    value=$(sed -n "s/^$key: *//p" "$ETC/config.yaml" 2>/dev/null | tail -n 1) || true
+    for pair in ${SET[@]+"${SET[@]}"}; do [ "${pair%%=*}" != "$key" ] || value=${pair#*=}; done
+    [ -n "$value" ] && [[ $value != *containerd* ]]
+}
+
 needed_packages() {
-    command -v containerd >/dev/null || echo containerd
-    command -v runc >/dev/null || command -v crun >/dev/null || echo runc
+    if ! other_runtime; then
+        command -v containerd >/dev/null || echo containerd
+        command -v runc >/dev/null || command -v crun >/dev/null || echo runc
+    fi
     command -v nft >/dev/null || echo nftables
     command -v modprobe >/dev/null || echo kmod
 }
@@ -280,6 +290,7 @@ was() {
 
 runtime() {
     systemctl daemon-reload
+    ! other_runtime || return 0
     systemctl enable -q containerd.service
     # A restart of containerd leaves containers alone.
     if [ -e "$STATE/due.containerd" ] || ! systemctl is-active -q containerd.service; then restart containerd.service; fi
@@ -483,8 +494,10 @@ places
 packages
 programs
 kernel
-was containerd.service
-containerd_config
+if ! other_runtime; then
+    was containerd.service
+    containerd_config
+fi
 settings
 runtime
 service
