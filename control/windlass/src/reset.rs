@@ -6,7 +6,7 @@
 mod plan;
 
 use crate::cli::{AgentFlags, NodeFlags, ResetFlags};
-use crate::{lock, output, settings};
+use crate::{lock, member, output, settings};
 use anyhow::{Context as _, bail};
 use cri_proto::client::{Deadlines, Runtime};
 use futures::StreamExt as _;
@@ -62,6 +62,7 @@ pub(crate) async fn run(flags: &ResetFlags, file: &Option<PathBuf>) -> anyhow::R
     }
     let mut failed = Failures::default();
     let endpoint = node.container_runtime_endpoint.as_deref().unwrap_or(RUNTIME);
+    let member = leave_members(&places.data_dir).await;
     let woken = wake_runtime(endpoint).await;
     let pods = failed.of("end the pods", end_pods(endpoint).await).unwrap_or_default();
     let tables = failed.of("remove nftables tables", remove_tables().await).unwrap_or_default();
@@ -93,9 +94,12 @@ pub(crate) async fn run(flags: &ResetFlags, file: &Option<PathBuf>) -> anyhow::R
     }
     // Where nobody keeps anything else there.
     let _ = std::fs::remove_dir(&places.data_dir);
-    let data = json!({"pods": pods, "tables": tables, "mounts": mounts, "failed": failed.0});
+    let data =
+        json!({"pods": pods, "tables": tables, "mounts": mounts, "etcd": member, "failed": failed.0});
     let lines: String = failed.0.iter().map(|failure| format!("  {failure}\n")).collect();
-    let text = format!("ended {pods} pods, removed {tables} nftables tables and {mounts} mounts\n{lines}");
+    let member = member.map(|told| told + "\n").unwrap_or_default();
+    let text =
+        format!("{member}ended {pods} pods, removed {tables} nftables tables and {mounts} mounts\n{lines}");
     output::print(flags.output, &text, &data)?;
     if !failed.0.is_empty() {
         bail!("{} of the steps failed; run this again once what they say is mended", failed.0.len());
@@ -134,6 +138,18 @@ fn places(node: &NodeFlags) -> Places {
         cni_bin_dir: or(&node.cni_bin_dir, "/opt/cni/bin"),
         directories,
     }
+}
+
+/// Takes a server out of its cluster's etcd; what became of that. Where it cannot be, nothing else is kept from being undone: another server can do it later.
+async fn leave_members(data_dir: &Path) -> Option<String> {
+    let left = tokio::time::timeout(PATIENCE, member::command::leave(data_dir)).await;
+    let error = match left.context("etcd does not answer") {
+        Ok(Ok(left)) => return left.map(|name| format!("{name} is no member of the cluster's etcd any more")),
+        Ok(Err(error)) | Err(error) => error,
+    };
+    Some(format!(
+        "this server is still a member of the cluster's etcd: {error:#}; `windlass member remove` on another server ends that"
+    ))
 }
 
 /// Starts containerd where it is stopped, for containers go on without it; whether it had to be.

@@ -92,6 +92,48 @@ pub(crate) async fn others(data_dir: &Path) -> anyhow::Result<Others> {
     })
 }
 
+/// Takes this machine's own member, whose server is stopped, out of etcd where others run; gives its name. Those that stay would count its vote for ever.
+///
+/// # Errors
+/// The others cannot decide it, or too few of them are well.
+pub(crate) async fn leave(data_dir: &Path) -> anyhow::Result<Option<String>> {
+    let Some(state) = Place::of(&settings::server_dir(data_dir)).read()? else { return Ok(None) };
+    if others(data_dir).await?.running.is_empty() {
+        return Ok(None);
+    }
+    let connection = connection(data_dir)?;
+    let client = Client::new(&connection)?;
+    let members = client.member_list().await?.members;
+    // It never had a place there, or was removed already.
+    let Some(own) = members.iter().find(|member| member.name == state.name) else { return Ok(None) };
+    take_out(&connection, &client, &members, own).await?;
+    Ok(Some(state.name))
+}
+
+/// Removes a member, unless that takes the majority from the others.
+async fn take_out(
+    connection: &Config,
+    client: &Client,
+    members: &[Member],
+    member: &Member,
+) -> anyhow::Result<()> {
+    // One that has not started yet has none.
+    let name = if member.name.is_empty() { id(member) } else { member.name.clone() };
+    ensure!(
+        member.is_learner || members.iter().filter(|member| !member.is_learner).count() > 1,
+        "{name} is the only member that has the cluster's objects",
+    );
+    let well = health::well(connection, members).await;
+    ensure!(
+        member.is_learner || health::keeps_majority(members, member.id, &well),
+        "without {name}, too few of those left are well to decide anything ({} of {} members are): bring one back first",
+        well.len(),
+        members.len()
+    );
+    client.member_remove(member.id).await.with_context(|| format!("remove member {name}"))?;
+    Ok(())
+}
+
 /// A member as it is printed.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -154,20 +196,7 @@ async fn remove(flags: &MemberRemove) -> anyhow::Result<()> {
     let client = Client::new(&connection)?;
     let members = client.member_list().await?.members;
     let found = find(&members, &flags.name)?;
-    ensure!(
-        found.is_learner || members.iter().filter(|member| !member.is_learner).count() > 1,
-        "{} is the only member that has the cluster's objects",
-        flags.name
-    );
-    let well = health::well(&connection, &members).await;
-    ensure!(
-        found.is_learner || health::keeps_majority(&members, found.id, &well),
-        "without {}, too few of those left are well to decide anything ({} of {} members are): bring one back first",
-        flags.name,
-        well.len(),
-        members.len()
-    );
-    client.member_remove(found.id).await.with_context(|| format!("remove member {}", flags.name))?;
+    take_out(&connection, &client, &members, found).await?;
     let text = format!("removed {} ({})\n", found.name, id(found));
     output::print(flags.place.output, &text, &id(found))
 }
@@ -188,6 +217,12 @@ fn find<'a>(members: &'a [Member], name: &str) -> anyhow::Result<&'a Member> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_server_without_a_member_must_not_ask_anybody() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(leave(dir.path()).await.unwrap(), None);
+    }
 
     #[test]
     fn a_member_is_found_by_name_or_id_and_never_another_one() {
