@@ -18,11 +18,13 @@ pub const UDP: u8 = 17;
 /// An address and a port.
 pub type End = (IpAddr, u16);
 
-/// A flow of a protocol with ports.
+/// A flow. One of a protocol without ports has 0 in the place of each.
 #[derive(Clone, Debug)]
 pub struct Flow {
     /// `IPPROTO_*`
     pub protocol: u8,
+    /// Who sent its first packet.
+    pub source: End,
     /// Where its first packet was sent.
     pub destination: End,
     /// Who answers; not the destination where that is translated.
@@ -35,14 +37,14 @@ impl Flow {
     fn read(body: &[u8]) -> Option<Self> {
         let (header, attributes) = body.split_first_chunk::<4>()?;
         let original = find(attributes, TUPLE_ORIGINAL)?;
-        let (protocol, _, destination) = ends(original)?;
+        let (protocol, source, destination) = ends(original)?;
         let (_, answers_from, _) = ends(find(attributes, TUPLE_REPLY)?)?;
         let mut identity = Writer { bytes: vec![header[0], 0, 0, 0] };
         identity.raw(TUPLE_ORIGINAL | NESTED, original);
         if let Some(zone) = find(attributes, ZONE) {
             identity.raw(ZONE, zone);
         }
-        Some(Self { protocol, destination, answers_from, identity })
+        Some(Self { protocol, source, destination, answers_from, identity })
     }
 }
 
@@ -50,7 +52,7 @@ impl Flow {
 fn ends(tuple: &[u8]) -> Option<(u8, End, End)> {
     let (ip, protocol) = (find(tuple, 1)?, find(tuple, 2)?);
     let address = |v4, v6| find(ip, v4).or_else(|| find(ip, v6)).and_then(read_address);
-    let port = |kind| find(protocol, kind).and_then(read_u16);
+    let port = |kind| find(protocol, kind).map_or(Some(0), read_u16);
     let number = find(protocol, 1)?.first()?;
     Some((*number, (address(1, 3)?, port(2)?), (address(2, 4)?, port(3)?)))
 }
@@ -60,17 +62,34 @@ fn ends(tuple: &[u8]) -> Option<(u8, End, End)> {
 /// # Errors
 /// The kernel does not list or delete flows.
 pub fn forget(socket: &mut Socket, stale: impl Fn(&Flow) -> bool) -> Result<usize, Error> {
+    let found = list(socket, stale)?;
+    delete(socket, &found)?;
+    Ok(found.len())
+}
+
+/// The flows that are `wanted`.
+///
+/// # Errors
+/// The kernel does not list flows.
+pub fn list(socket: &mut Socket, wanted: impl Fn(&Flow) -> bool) -> Result<Vec<Flow>, Error> {
     let any_family = [0; 4];
     let list = Request::new(GET, 0, &any_family, |_| {});
-    let found = socket.dump(&list, |body, found| found.extend(Flow::read(body).filter(&stale)))?;
-    for flow in &found {
+    socket.dump(&list, |body, found| found.extend(Flow::read(body).filter(&wanted)))
+}
+
+/// Forgets these flows, of which some may have ended by themselves.
+///
+/// # Errors
+/// The kernel does not delete flows.
+pub fn delete(socket: &mut Socket, flows: &[Flow]) -> Result<(), Error> {
+    for flow in flows {
         match socket.request(Request::new(DELETE, 0, &flow.identity.bytes, |_| {})) {
             // It ended by itself.
             Err(error) if error.errno() != nix::libc::ENOENT => return Err(error),
             _ => {}
         }
     }
-    Ok(found.len())
+    Ok(())
 }
 
 #[cfg(test)]
@@ -97,6 +116,7 @@ mod tests {
         tuple(&mut body, TUPLE_ORIGINAL, "10.0.0.1", "10.96.0.10", (4000, 53));
         tuple(&mut body, TUPLE_REPLY, "10.0.0.7", "10.0.0.1", (5353, 4000));
         let flow = Flow::read(&body.bytes).unwrap();
+        assert_eq!(flow.source, ("10.0.0.1".parse().unwrap(), 4000));
         assert_eq!(flow.destination, ("10.96.0.10".parse().unwrap(), 53));
         assert_eq!(flow.answers_from, ("10.0.0.7".parse().unwrap(), 5353));
         assert_eq!(flow.protocol, UDP);

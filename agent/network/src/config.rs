@@ -19,6 +19,8 @@ pub struct Config {
     pub mtu: Option<u32>,
     /// Ranges of every node's pods, beyond those that the Node objects say: traffic to them keeps its source.
     pub cluster_cidrs: Vec<IpNet>,
+    /// Where the plugins ask before a pod has its interface, so that its packets are judged from the first; `None`: nowhere.
+    pub policy_socket: Option<PathBuf>,
     /// The plugins to put in place; `None` if somebody else does.
     pub plugins: Option<Plugins>,
 }
@@ -43,6 +45,7 @@ impl Config {
             bridge: "cni0".into(),
             mtu: None,
             cluster_cidrs: Vec::new(),
+            policy_socket: None,
             plugins: None,
         }
     }

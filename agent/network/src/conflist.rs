@@ -71,6 +71,9 @@ fn render(config: &Config, pod_cidrs: &[IpNet], masquerade: Masquerade) -> Value
         "ipMasq": masquerade == Masquerade::ByPlugin,
         "ipam": { "type": "host-local", "dataDir": config.data_dir, "ranges": ranges },
     });
+    if let Some(socket) = &config.policy_socket {
+        bridge["policySocket"] = json!(socket);
+    }
     if let Some(mtu) = config.mtu {
         bridge["mtu"] = mtu.into();
     }
@@ -84,6 +87,34 @@ fn render(config: &Config, pod_cidrs: &[IpNet], masquerade: Masquerade) -> Value
             // of the annotations kubernetes.io/ingress-bandwidth and egress-bandwidth
             { "type": "bandwidth", "capabilities": { "bandwidth": true } },
         ],
+    })
+}
+
+/// Whether pods get their network by our configuration in this directory: the runtime takes the first by name that it can read, and that is
+/// ours, or one that has ours done (Multus).
+#[must_use]
+pub fn is_used(conf_dir: &Path) -> bool {
+    let names = fs::read_dir(conf_dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_one = |path: &PathBuf| {
+        let kind = path.extension().and_then(|kind| kind.to_str());
+        matches!(kind, Some("conf" | "conflist" | "json"))
+    };
+    let mut paths: Vec<PathBuf> = names.filter(is_one).collect();
+    paths.sort();
+    let read = |path: &PathBuf| serde_json::from_slice::<Value>(&fs::read(path).ok()?).ok();
+    let first = paths.iter().find_map(|path| Some((path, read(path)?)));
+    first.is_none_or(|(path, configuration)| path.ends_with(FILE) || hands_on(&configuration))
+}
+
+/// A configuration of a plugin that has others do the work, us among them.
+fn hands_on(configuration: &Value) -> bool {
+    let is_ours = |text: &str| text == NETWORK || Path::new(text).ends_with(FILE);
+    let plugins =
+        configuration["plugins"].as_array().map_or(std::slice::from_ref(configuration), Vec::as_slice);
+    plugins.iter().any(|plugin| {
+        let delegates = plugin["delegates"].as_array().into_iter().flatten();
+        let names = delegates.map(|delegate| &delegate["name"]).chain([&plugin["clusterNetwork"]]);
+        names.into_iter().filter_map(Value::as_str).any(is_ours)
     })
 }
 
@@ -179,6 +210,34 @@ mod tests {
         assert!(write(&config, &cidrs(&["10.244.2.0/24"])).unwrap(), "now the node masquerades");
         assert_eq!(fs::read_to_string(&other).unwrap(), "theirs");
         assert_eq!(fs::read_dir(&config.conf_dir).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn anothers_network_must_not_be_taken_for_ours() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path();
+        assert!(is_used(path) && is_used(&path.join("nowhere")), "nobody else's");
+        let write = |name: &str, text: &str| fs::write(path.join(name), text).unwrap();
+        write("20-other.conflist", r#"{"name": "other", "plugins": []}"#);
+        assert!(!is_used(path));
+        write(FILE, "{}");
+        assert!(is_used(path));
+        write("05-other.conflist.bak", "{}");
+        write("05-broken.conf", "{");
+        assert!(is_used(path), "no runtime takes these");
+        for (text, ours) in [
+            (r#"{"type": "multus", "delegates": [{"name": "windlass"}]}"#, true),
+            (r#"{"type": "multus", "delegates": [{"name": "other"}]}"#, false),
+            (
+                r#"{"plugins": [{"type": "multus", "clusterNetwork": "/etc/cni/net.d/10-windlass.conflist"}]}"#,
+                true,
+            ),
+            (r#"{"type": "multus-shim", "clusterNetwork": "other"}"#, false),
+            (r#"{"name": "cilium", "plugins": [{"type": "cilium-cni"}]}"#, false),
+        ] {
+            write("00-first.conf", text);
+            assert_eq!(is_used(path), ours, "{text}");
+        }
     }
 
     #[test]

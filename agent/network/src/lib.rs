@@ -28,7 +28,7 @@ mod torn;
 
 pub use self::{
     config::{Config, Plugins},
-    conflist::{ConflistError, write_static},
+    conflist::{ConflistError, is_used, write_static},
     garbage::{Attached, GarbageError, collect_garbage, release_lost},
     run::run,
     torn::{RESULTS, remove_torn},

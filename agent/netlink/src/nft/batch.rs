@@ -13,9 +13,11 @@ const NEW_TABLE: u16 = 0;
 pub(crate) const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
+const DELETE_CHAIN: u16 = 5;
 const NEW_RULE: u16 = 6;
 const DELETE_RULE: u16 = 8;
 const NEW_SET: u16 = 9;
+const DELETE_SET: u16 = 11;
 const NEW_ELEMENT: u16 = 12;
 pub(crate) const GET_ELEMENT: u16 = 13;
 const DELETE_ELEMENT: u16 = 14;
@@ -82,12 +84,28 @@ impl Batch {
     pub fn add_set(&mut self, table: Table, set: &Set) {
         self.sets += 1;
         let id = self.sets;
-        self.message(NEW_SET, CREATE, "add set", table, set.name, |w| set.write(w, table.name, id));
+        self.message(NEW_SET, CREATE, "add set", table, &set.name, |w| set.write(w, table.name, id));
+    }
+
+    /// Deletes a set or map with its elements; no rule may read it any more.
+    pub fn delete_set(&mut self, table: Table, set: &str) {
+        self.message(DELETE_SET, 0, "delete set", table, set, |w| {
+            w.text(1, table.name);
+            w.text(2, set);
+        });
     }
 
     /// Adds a chain if it is not there.
     pub fn add_chain(&mut self, table: Table, chain: &Chain) {
         self.message(NEW_CHAIN, CREATE, "add chain", table, &chain.name, |w| chain.write(w, table.name));
+    }
+
+    /// Deletes a chain with its rules; nothing may lead to it any more.
+    pub fn delete_chain(&mut self, table: Table, chain: &str) {
+        self.message(DELETE_CHAIN, 0, "delete chain", table, chain, |w| {
+            w.text(1, table.name);
+            w.text(3, chain);
+        });
     }
 
     /// Deletes a chain's rules.

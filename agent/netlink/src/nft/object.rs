@@ -58,6 +58,8 @@ pub enum Field {
     Mark,
     /// A packet's priority, four bytes.
     Priority,
+    /// The type of an ICMPv6 message, one byte.
+    Icmp6Type,
 }
 
 impl Field {
@@ -70,6 +72,7 @@ impl Field {
             Self::Mark => 19,
             // as a class of traffic, which is what nft calls a priority's type
             Self::Priority => 23,
+            Self::Icmp6Type => 29,
         }
     }
 
@@ -79,7 +82,7 @@ impl Field {
         match self {
             Self::Ipv4 | Self::Mark | Self::Priority => 4,
             Self::Ipv6 => 16,
-            Self::Protocol => 1,
+            Self::Protocol | Self::Icmp6Type => 1,
             Self::Port => 2,
         }
     }
@@ -99,7 +102,7 @@ fn describe(fields: &[Field]) -> (u32, u32) {
 #[derive(Clone, Debug)]
 pub struct Set {
     /// Unique within its table.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// What its keys are made of.
     pub key: Vec<Field>,
     /// For a map: what they lead to.
@@ -125,9 +128,9 @@ const VERDICT_TYPE: u32 = 0xffff_ff00;
 impl Set {
     /// A set of `key`s.
     #[must_use]
-    pub fn new(name: &'static str, key: &[Field]) -> Self {
+    pub fn new(name: impl Into<Cow<'static, str>>, key: &[Field]) -> Self {
         Self {
-            name,
+            name: name.into(),
             key: key.to_vec(),
             map: None,
             verdicts: false,
@@ -188,7 +191,7 @@ impl Set {
             flags |= TIMEOUT | EVAL;
         }
         writer.text(1, table);
-        writer.text(2, self.name);
+        writer.text(2, &self.name);
         writer.u32(3, flags);
         writer.u32(4, key_type);
         writer.u32(5, key_size);
@@ -271,6 +274,8 @@ impl Hook {
     pub const DSTNAT: i32 = -100;
     /// Priority `srcnat`.
     pub const SRCNAT: i32 = 100;
+    /// Priority `filter`.
+    pub const FILTER: i32 = 0;
 }
 
 /// A base chain (with a hook) or a chain to jump to.
