@@ -4,11 +4,14 @@
 //! made in one datagram, its peer already in the container and its host end already a port, named after the
 //! attachment: so DEL, and the DEL after an ADD that was killed, finds it without entering the container, which may be
 //! gone. The host end's alias says whose it is, for GC.
+//!
+//! Before anything is made, whoever judges pods' packets is asked (`policy`), where the configuration names a socket.
 
 mod apply;
 mod check;
 mod conf;
 mod plan;
+mod policy;
 
 use std::net::IpAddr;
 
@@ -58,11 +61,13 @@ fn add(call: &Call) -> Result<Value, Error> {
     }
     let mut host = open_socket()?;
     let granted = grant(call, &conf)?;
-    let attached = granted
-        .as_ref()
-        .map(|granted| complete(&conf, granted.clone()))
-        .transpose()
-        .and_then(|granted| attach(call, &conf, &netns, &mut host, granted));
+    let attached =
+        granted.as_ref().map(|granted| complete(&conf, granted.clone())).transpose().and_then(|granted| {
+            if let (Some(socket), Some(granted)) = (&conf.policy_socket, &granted) {
+                policy::ask(call, socket, granted)?;
+            }
+            attach(call, &conf, &netns, &mut host, granted)
+        });
     if attached.is_err() && granted.is_some() {
         // The first error is what matters; the DEL that follows a failed ADD releases again.
         drop(release(call, &conf));

@@ -62,6 +62,9 @@ pub enum Error {
     /// `CNI_NETNS` is not a network namespace, or is the plugin's own.
     #[error("{0}")]
     InvalidNetns(String),
+    /// Something that an ADD needs is not there yet.
+    #[error("{0}")]
+    TryAgain(String),
     /// The plugin cannot serve an ADD now.
     #[error("{0}")]
     Unavailable(String),
@@ -110,6 +113,7 @@ impl Error {
             Self::Decode { .. } => 6,
             Self::Config { .. } => 7,
             Self::InvalidNetns(_) => 8,
+            Self::TryAgain(_) => 11,
             Self::Unavailable(_) => 50,
             Self::Netlink { .. } | Self::Nftables { .. } | Self::Ipam(_) | Self::NotAsAdded(_) => 999,
             Self::Delegated { code, .. } => *code,

@@ -1,5 +1,7 @@
 //! The bridge plugin's configuration.
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use netlink::link::Mac;
@@ -32,6 +34,8 @@ pub(crate) struct Conf {
     pub(crate) promiscuous: bool,
     pub(crate) isolated: bool,
     pub(crate) mac: Option<Mac>,
+    /// Where it is asked for rules for the container's addresses, before it has them.
+    pub(crate) policy_socket: Option<PathBuf>,
     pub(crate) ipam: Ipam,
 }
 
@@ -69,6 +73,7 @@ impl Conf {
         let force_address = fields.take_or_default("forceAddress")?;
         let isolated = fields.take_or_default("portIsolation")?;
         let mac = read_mac(call, &mut fields)?;
+        let policy_socket = fields.take("policySocket")?;
         let ipam = match fields.take_fields("ipam")? {
             None => Ipam::None,
             Some(mut ipam) => match ipam.take_or_default::<String>("type")?.as_str() {
@@ -89,6 +94,7 @@ impl Conf {
             promiscuous,
             isolated,
             mac,
+            policy_socket,
             ipam,
         })
     }

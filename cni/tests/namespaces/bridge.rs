@@ -1,6 +1,10 @@
 //! bridge: what ADD makes, CHECK sees and DEL removes.
 
-use std::net::IpAddr;
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::IpAddr,
+    os::unix::net::UnixListener,
+};
 
 use serde_json::{Value, json};
 
@@ -104,6 +108,56 @@ fn a_failed_add_leaves_nothing() {
     assert!(message.contains("add route 192.0.2.0/24"), "{message}");
     assert!(lab.leased("pods").is_empty());
     assert!(!other.sh("ip link").contains("eth0"));
+}
+
+#[test]
+fn a_pod_must_not_have_its_interface_before_its_rules() {
+    let lab = Lab::new();
+    let (mut conf, netns) = (lab.bridge_conf(), Netns::new());
+    let socket = lab.state.path().join("policy.sock");
+    conf["policySocket"] = json!(socket);
+    let pod = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;K8S_POD_UID=u-1";
+    let add = |id: &str| lab.call_with("ADD", &conf, id, &netns.path(), &[("CNI_ARGS", pod)]);
+    let nothing_made = || {
+        assert!(lab.leased("pods").is_empty());
+        assert!(!lab.host.sh("ip link").contains("cni0") && !netns.sh("ip link").contains("eth0"));
+    };
+    let (code, message) = add("a").error();
+    assert_eq!(code, 11, "the runtime tries again");
+    assert!(message.contains("pod default/web") && message.contains("policy.sock"), "{message}");
+    nothing_made();
+    let listener = UnixListener::bind(&socket).unwrap();
+    let answer = |line: &str| {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut question = String::new();
+        BufReader::new(stream.try_clone().unwrap()).read_line(&mut question).unwrap();
+        nothing_made_but_leases(&lab, &netns);
+        stream.write_all(line.as_bytes()).unwrap();
+        serde_json::from_str::<Value>(&question).unwrap()
+    };
+    std::thread::scope(|scope| {
+        let refused = scope.spawn(|| answer("{\"error\":\"not yet\"}\n"));
+        let (code, message) = add("b").error();
+        assert!(code == 11 && message.ends_with("not yet"), "{code} {message}");
+        refused.join().unwrap();
+        nothing_made();
+        let answered = scope.spawn(|| answer("{\"error\":\"\"}\n"));
+        let result = add("c").ok();
+        let asked = answered.join().unwrap();
+        let addresses = json!([address(&result, 0), address(&result, 1)]);
+        assert_eq!(
+            asked,
+            json!({"namespace": "default", "name": "web", "uid": "u-1", "addresses": addresses})
+        );
+    });
+    drop(listener);
+    let other = Netns::new();
+    lab.call("ADD", &conf, "d", &other.path()).ok();
+}
+
+fn nothing_made_but_leases(lab: &Lab, netns: &Netns) {
+    assert_eq!(lab.leased("pods").len(), 2);
+    assert!(!lab.host.sh("ip link").contains("veth") && !netns.sh("ip link").contains("eth0"));
 }
 
 #[test]

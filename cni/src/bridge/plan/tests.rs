@@ -16,6 +16,7 @@ fn conf() -> Conf {
         promiscuous: false,
         isolated: false,
         mac: None,
+        policy_socket: None,
         ipam: Ipam::HostLocal,
     }
 }
