@@ -80,6 +80,8 @@ pub struct Config {
     pub register: Option<bool>,
     /// The cgroup below which pods' cgroups are made; `None` leaves it to the KubeletConfiguration file.
     pub cgroup_root: Option<String>,
+    /// Network policies are in force on this node.
+    pub network_policy: bool,
 }
 
 impl Config {
@@ -120,6 +122,7 @@ impl Config {
             taints: Vec::new(),
             register: None,
             cgroup_root: None,
+            network_policy: true,
         }
     }
 
@@ -137,6 +140,21 @@ impl Config {
             }),
             ..network::Config::new(self.node_name.clone())
         })
+    }
+
+    /// What whoever judges pods' packets is told.
+    #[must_use]
+    pub fn policy(&self) -> policy::Config {
+        policy::Config::new(self.node_name.clone(), self.cni_conf_dir.clone())
+    }
+
+    /// The same for a node of a cluster, where policies may be in force.
+    ///
+    /// # Errors
+    /// Our own place is unknown.
+    pub fn cluster_network(&self) -> std::io::Result<network::Config> {
+        let policy_socket = self.network_policy.then(|| self.policy().socket());
+        Ok(network::Config { policy_socket, ..self.network()? })
     }
 
     /// Where the agent keeps its credentials.

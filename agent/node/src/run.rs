@@ -54,7 +54,11 @@ pub async fn run(
     if config.node_ips.is_empty() {
         return Err(Error::Config("the node has no address".to_owned()));
     }
-    let network = config.network().map_err(Error::Executable)?;
+    let network = match config.server {
+        Some(_) => config.cluster_network(),
+        None => config.network(),
+    };
+    let network = network.map_err(Error::Executable)?;
     let config = Arc::new(config);
     // The way to the servers outlasts those who use it.
     let (tasks, _way) = match config.server.clone() {
@@ -175,7 +179,8 @@ fn cluster_tasks(
                 })
             })
         },
-        tasks::network(network, client, parts.network, supervisor),
+        tasks::network(network, client, parts.network.clone(), supervisor),
+        tasks::policy(config.policy(), config.network_policy, parts.network, supervisor),
         tasks::dns(dns, parts.dns, supervisor),
         tasks::proxy(proxy_settings(config), parts.proxy, supervisor),
     ]);

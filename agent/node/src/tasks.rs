@@ -20,6 +20,23 @@ pub fn network(
     })
 }
 
+/// Task that keeps the rules of network policies; `wanted` false: the one that takes them away.
+#[must_use]
+pub fn policy(settings: policy::Config, wanted: bool, client: kube::Client, supervisor: &Supervisor) -> Task {
+    let supervisor = supervisor.clone();
+    Task::new("policy", move |token| {
+        let (client, settings, supervisor) = (client.clone(), settings.clone(), supervisor.clone());
+        async move {
+            if wanted {
+                return Ok(policy::run(settings, client, &supervisor, token).await?);
+            }
+            policy::apply::remove_table().await?;
+            token.cancelled().await;
+            Ok(())
+        }
+    })
+}
+
 /// Task that answers the cluster's DNS.
 #[must_use]
 pub fn dns(settings: dns::Config, client: kube::Client, supervisor: &Supervisor) -> Task {

@@ -285,6 +285,9 @@ pub(crate) struct NodeFlags {
     /// Kubeconfig of the node's pod network [default: a certificate of its own, as user windlass:network]
     #[arg(long, env = "WINDLASS_NETWORK_KUBECONFIG", value_name = "FILE")]
     pub(crate) network_kubeconfig: Option<PathBuf>,
+    /// Do not put network policies in force on this node; what is in force is lifted
+    #[arg(long, env = "WINDLASS_NO_NETWORK_POLICY")]
+    pub(crate) no_network_policy: bool,
     /// A KubeletConfiguration file
     #[arg(long, env = "WINDLASS_KUBELET_CONFIG", value_name = "FILE")]
     pub(crate) kubelet_config: Option<PathBuf>,

@@ -168,6 +168,7 @@ impl NodeFlags {
         config.credential_providers =
             self.image_credential_provider_config.clone().zip(self.image_credential_provider_bin_dir.clone());
         config.cgroup_root.clone_from(&self.cgroup_root);
+        config.network_policy = !self.no_network_policy;
         config.labels = self.node_label.iter().map(|l| parse_label(l)).collect::<Result<_, _>>()?;
         config.taints = self.node_taint.iter().map(|t| parse_taint(t)).collect::<Result<_, _>>()?;
         Ok(config)

@@ -12,10 +12,18 @@ use tokio_util::sync::CancellationToken;
 
 /// Runs a part that needs no leadership until a signal, and what renews its client.
 pub(crate) async fn run(renewal: Option<Task>, part: impl FnOnce(&Supervisor) -> Task) -> anyhow::Result<()> {
+    run_all(renewal, |supervisor| vec![part(supervisor)]).await
+}
+
+/// The same for a part of several tasks.
+pub(crate) async fn run_all(
+    renewal: Option<Task>,
+    parts: impl FnOnce(&Supervisor) -> Vec<Task>,
+) -> anyhow::Result<()> {
     let signals = Signals::take().context("take over signals")?;
     let (supervisor, shutdown) = (Supervisor::default(), CancellationToken::new());
     let running = async {
-        let tasks: Vec<Task> = std::iter::once(part(&supervisor)).chain(renewal).collect();
+        let tasks: Vec<Task> = parts(&supervisor).into_iter().chain(renewal).collect();
         supervisor.run(tasks, &shutdown).await;
         Ok(())
     };

@@ -1,4 +1,4 @@
-//! The pod network alone: the CNI configuration, routes to other nodes' pods and masquerading. Its flags are ours.
+//! The pod network alone: the CNI configuration, routes to other nodes' pods, masquerading, and network policies. Its flags are ours.
 
 use super::{alone, kubeconfig};
 use crate::flags::Flags;
@@ -9,10 +9,24 @@ use ipnet::IpNet;
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     let settings = settings(&flags)?;
     let (client, renewal) = kubeconfig::of_flags(&flags, None).await?;
-    alone::run(renewal, |supervisor| node::tasks::network(settings, client.clone(), client, supervisor)).await
+    alone::run_all(renewal, |supervisor| {
+        vec![
+            node::tasks::network(settings.network, client.clone(), client.clone(), supervisor),
+            node::tasks::policy(settings.policy, settings.wanted, client, supervisor),
+        ]
+    })
+    .await
 }
 
-fn settings(flags: &Flags) -> anyhow::Result<network::Config> {
+/// What the part is told.
+struct Settings {
+    network: network::Config,
+    policy: policy::Config,
+    /// Policies are in force.
+    wanted: bool,
+}
+
+fn settings(flags: &Flags) -> anyhow::Result<Settings> {
     let cidrs = flags.list("cluster-cidr").unwrap_or_default();
     let parse = |text: &String| text.parse::<IpNet>().with_context(|| format!("--cluster-cidr: {text:?}"));
     let mut config = node::Config::new(&super::node_name(flags.text("hostname-override"))?, Vec::new());
@@ -24,5 +38,10 @@ fn settings(flags: &Flags) -> anyhow::Result<network::Config> {
             *field = path.into();
         }
     }
-    Ok(config.network()?)
+    config.network_policy = flags.bool("network-policy") != Some(false);
+    Ok(Settings {
+        network: config.cluster_network()?,
+        policy: config.policy(),
+        wanted: config.network_policy,
+    })
 }

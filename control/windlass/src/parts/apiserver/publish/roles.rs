@@ -101,7 +101,8 @@ fn cluster_roles() -> Vec<Value> {
         (
             NodePart::Network,
             vec![
-                rule("", "nodes", &follow, None),
+                rule("", "namespaces,nodes,pods", &follow, None),
+                rule("networking.k8s.io", "networkpolicies", &follow, None),
                 rule("events.k8s.io", "events", &["create", "patch", "update"], None),
                 rule("", "events", &["create", "patch", "update"], None),
             ],
@@ -226,6 +227,25 @@ mod tests {
         assert_eq!(own("RoleBinding")["subjects"], json!([user("windlass:dns")]));
         let cluster_wide = own("ClusterRole").to_string();
         assert!(!cluster_wide.contains("configmaps"), "{cluster_wide}");
+    }
+
+    #[test]
+    fn the_pod_network_must_see_what_policies_speak_of_and_change_none_of_it() {
+        let role = cluster_roles()
+            .into_iter()
+            .find(|role| role["metadata"]["name"] == NodePart::Network.user())
+            .unwrap();
+        let mut seen = Vec::new();
+        for rule in role["rules"].as_array().unwrap() {
+            let resources = rule["resources"].as_array().unwrap();
+            if rule["verbs"] == json!(["list", "watch"]) {
+                seen.extend(resources.iter().filter_map(Value::as_str));
+            } else {
+                assert_eq!(*resources, [json!("events")], "{rule}");
+            }
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, ["namespaces", "networkpolicies", "nodes", "pods"]);
     }
 
     #[test]
