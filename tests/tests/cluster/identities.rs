@@ -32,7 +32,8 @@ fn identities_of_a_node_and_its_parts_must_not_see_more_than_theirs() {
     for (asked, may) in [
         ("list endpointslices.discovery.k8s.io -A", [false, true, true, false]),
         ("list services -A", [true, true, true, false]),
-        ("list namespaces", [false, false, true, false]),
+        ("list namespaces", [false, false, true, true]),
+        ("list networkpolicies.networking.k8s.io -A", [false, false, false, true]),
         ("list nodes", [false, true, false, true]),
         ("list secrets -A", [false; 4]),
         ("create pods", [true, false, false, false]),

@@ -12,6 +12,7 @@ mod kills;
 mod kubectl;
 mod machines;
 mod operators;
+mod policies;
 mod private_images;
 mod python;
 mod restoring;
