@@ -30,11 +30,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// The socket's name in its directory.
-pub const SOCKET: &str = "policy.sock";
+pub(crate) const SOCKET: &str = "policy.sock";
 /// The directory of records beside it.
 const RECORDS: &str = "policy";
 /// How long the plugin waits for what is not known; far below what runtimes give a sandbox.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Plugins that ask at a time; more wait in the kernel.
 const MOST: usize = 64;
 /// The longest question, in bytes.
@@ -233,11 +233,12 @@ mod tests {
                 assert_eq!((ask.owner, ask.addresses.len()), (owner("a"), 2));
                 ask.answer.send(String::new()).unwrap();
             };
-            let (said, ()) = tokio::join!(say(&format!("{line}\n")), answer);
+            let asking = format!("{line}\n");
+            let (said, ()) = tokio::join!(say(&asking), answer);
             assert_eq!(said, "{\"error\":\"\"}\n");
             assert!(say("nonsense\n").await.contains("not understood"));
             drop(asked);
-            assert_eq!(say(&format!("{line}\n")).await, "{\"error\":\"the agent stops\"}\n");
+            assert_eq!(say(&asking).await, "{\"error\":\"the agent stops\"}\n");
             stop.cancel();
         };
         tokio::join!(serving, talk);

@@ -410,7 +410,7 @@ fn take(step: Step, world: &mut World, model: &mut Model, table: &mut Table) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn no_packet_must_pass_or_be_dropped_against_the_policies(steps in proptest::collection::vec(step(), 1..60)) {
         let (mut world, mut model, mut table) = (World::default(), Model::default(), Table::default());
