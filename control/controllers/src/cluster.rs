@@ -1,6 +1,7 @@
 //! The informers together: every controller reads the same maps.
 
 use crate::informer::{Informer, Kind};
+use crate::service_lb::POOLS;
 use client::Source;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -32,6 +33,8 @@ pub(crate) const TOKEN_TYPE: &str = "kubernetes.io/service-account-token";
 pub(crate) struct Cluster {
     pub attributes_classes: Arc<Informer<VolumeAttributesClass>>,
     pub autoscalers: Arc<Informer<HorizontalPodAutoscaler>>,
+    /// The ConfigMap of load balancers' address pools only.
+    pub balancer_pools: Arc<Informer<ConfigMap>>,
     /// Secrets of bootstrap tokens only.
     pub bootstrap_tokens: Arc<Informer<Secret>>,
     pub budgets: Arc<Informer<PodDisruptionBudget>>,
@@ -76,6 +79,8 @@ impl Cluster {
         // of the config maps only the one every namespace has
         let root_ca = Source::all::<ConfigMap>(client).named("kube-root-ca.crt");
         starter.start(&self.config_maps, "configmaps", root_ca);
+        let pools = Source::of(Api::<ConfigMap>::namespaced(client.clone(), POOLS.0)).named(POOLS.1);
+        starter.start(&self.balancer_pools, "load-balancer-pools", pools);
         starter.all(&self.attributes_classes);
         starter.all(&self.autoscalers);
         let tokens = Source::of(Api::<Secret>::namespaced(client.clone(), SECRET_NAMESPACE));
@@ -123,6 +128,7 @@ impl Cluster {
         tokio::join!(
             self.attributes_classes.synced(),
             self.autoscalers.synced(),
+            self.balancer_pools.synced(),
             self.bootstrap_tokens.synced(),
             self.budgets.synced(),
             self.cluster_info.synced(),

@@ -19,6 +19,8 @@ pub(crate) struct Fake(Arc<Mutex<State>>);
 struct State {
     objects: BTreeMap<String, Value>,
     requests: Vec<String>,
+    /// Each patch makes a new version.
+    counts: bool,
 }
 
 impl Fake {
@@ -41,6 +43,11 @@ impl Fake {
         self.put(&K::url_path(&(), None), list);
         scope.keep(informer.task(K::plural(&()).into_owned(), Source::all::<K>(&self.client())));
         informer.synced().await;
+    }
+
+    /// From now on each patch gives its object the next version.
+    pub(crate) fn count_versions(&self) {
+        self.0.lock().counts = true;
     }
 
     /// What lies under a path.
@@ -116,7 +123,13 @@ impl State {
         let method = method.as_str();
         match method {
             "DELETE" => return (StatusCode::OK, self.objects.remove(path).unwrap_or_default()),
-            "PATCH" => merge(object, body),
+            "PATCH" => {
+                merge(object, body);
+                let version = object["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse::<u64>().ok());
+                if let Some(version) = version.filter(|_| self.counts) {
+                    object["metadata"]["resourceVersion"] = (version + 1000).to_string().into();
+                }
+            }
             "PUT" => *object = body.clone(),
             _ => {}
         }

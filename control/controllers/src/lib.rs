@@ -2,7 +2,7 @@
 //!
 //! - Workloads: [`replica_set`], [`deployment`], [`stateful_set`], [`daemon_set`], [`job`], [`cron_job`], [`ttl_after_finished`], [`autoscaler`],
 //!   [`disruption`]
-//! - Services: [`endpoints`], [`endpoint_mirror`], [`service_cidr`]
+//! - Services: [`endpoints`], [`endpoint_mirror`], [`service_cidr`], [`service_lb`]
 //! - Volumes: [`volume_binder`], [`ephemeral_volume`], [`volume_expand`], [`volume_protection`], [`attributes_class_protection`],
 //!   [`attach_detach`]
 //! - Nodes: [`node_ipam`], [`node_lifecycle`], [`node_ttl`], [`taint_eviction`], [`pod_garbage`]
@@ -58,6 +58,7 @@ mod selection;
 mod service_account;
 mod service_account_token;
 mod service_cidr;
+mod service_lb;
 mod signing;
 mod stateful_set;
 mod taint_eviction;
@@ -72,5 +73,6 @@ pub use node_ipam::Ranges;
 pub use options::{Autoscaling, EndpointWrites, NodeHealth, Options, Volumes};
 pub use run::{Clients, Config, run};
 pub use selection::{Selection, UnknownController};
+pub use service_lb::{LoadBalancing, Pool, PoolError};
 pub use signing::Authorities;
 pub use workers::{Refused, Workers};

@@ -1,5 +1,6 @@
 //! What may be set of the controllers, with upstream's defaults (`cmd/kube-controller-manager/app/options`, `pkg/controller/*/config`).
 
+use crate::service_lb::LoadBalancing;
 use crate::workers::Workers;
 use jiff::SignedDuration;
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub struct Options {
     pub endpoints: EndpointWrites,
     /// Volumes.
     pub volumes: Volumes,
+    /// LoadBalancer Services.
+    pub load_balancing: LoadBalancing,
     /// How many pods that have ended may stay; `None`: all (`--terminated-pod-gc-threshold`).
     pub ended_pods: Option<usize>,
     /// How often every quota is counted again (`--resource-quota-sync-period`).
@@ -50,6 +53,7 @@ impl Default for Options {
             autoscaling: Autoscaling::default(),
             endpoints: EndpointWrites::default(),
             volumes: Volumes::default(),
+            load_balancing: LoadBalancing::default(),
             ended_pods: Some(12_500),
             quota_period: Duration::from_secs(300),
             namespace_period: Duration::from_secs(300),

@@ -34,6 +34,7 @@ use crate::selection::Selection;
 use crate::service_account::ServiceAccounts;
 use crate::service_account_token::ServiceAccountTokens;
 use crate::service_cidr::ServiceCidrs;
+use crate::service_lb::ServiceBalancers;
 use crate::signing::{Approving, Authorities, Cleaner, Signing};
 use crate::stateful_set::StatefulSets;
 use crate::taint_eviction::TaintEviction;
@@ -224,6 +225,11 @@ pub async fn run(client: Client, config: Config, supervisor: &Supervisor, shutdo
         if let Some((queue, publisher)) = publisher {
             scope.keep(Task::endless("root-ca-changes", move || publisher.clone().follow(queue.clone())));
         }
+    }
+    if !options.load_balancing.external {
+        start.add("service-lb-controller", "service-controller", |queue, cl| {
+            ServiceBalancers::new(&cluster, cl, rec.clone(), options.load_balancing.clone(), queue)
+        });
     }
     start.add("node-ipam-controller", "node-controller", |queue, cl| {
         NodeRanges::new(&cluster, cl, rec.clone(), node_ranges, queue)

@@ -13,6 +13,7 @@
 //! - [`pod_security`]: what pods may ask of their node; [`pod_secrets`]: which secrets they name.
 //! - [`apply`]: server-side apply and `managedFields`.
 //! - [`binding`]: which volume serves a claim.
+//! - [`load_balancer`]: what is said of LoadBalancer Services of the built-in provider.
 //! - [`cel`]: the expression language CEL, with types and costs; [`admission`]: expressions of policies and webhooks in it; [`entry`]: those of who may enter.
 //! - [`resources`]: the built-in resources, their defaulting, strategy, validation and printing; [`validation`]: what is refused
 
@@ -36,6 +37,7 @@ pub mod gates;
 pub mod goformat;
 pub mod intstr;
 pub mod labels;
+pub mod load_balancer;
 pub mod names;
 pub mod node_terms;
 pub mod object;

@@ -61,6 +61,8 @@ struct Plan {
     /// Our part of the data directory.
     dir: PathBuf,
     snapshots: snapshot::keeper::Plan,
+    /// Where LoadBalancer Services get addresses.
+    balancing: controllers::LoadBalancing,
     /// This machine's node.
     node: node::Config,
     flags: ServerFlags,
@@ -106,6 +108,7 @@ impl Plan {
         };
         Ok(Self {
             snapshots,
+            balancing: flags.balancing.settings()?,
             listen: SocketAddr::new(bind, port),
             advertise,
             endpoint,

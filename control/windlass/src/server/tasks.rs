@@ -55,6 +55,10 @@ pub(super) fn of(
             authorities: ::controllers::Authorities::all(&trust.signing.subscribe()),
             root_ca: Some(trust.bundle.subscribe()),
             api_servers: plan.names.all(),
+            options: ::controllers::Options {
+                load_balancing: plan.balancing.clone(),
+                ..::controllers::Options::default()
+            },
             ..::controllers::Config::new(&client, ranges, pki.ca.clone(), key)
         };
         let elector = leadership.elector(controllers::NAME, controllers::NAME);

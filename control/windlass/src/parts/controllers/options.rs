@@ -2,7 +2,7 @@
 
 use crate::flags::Flags;
 use anyhow::bail;
-use controllers::{Autoscaling, EndpointWrites, NodeHealth, Options, Volumes, Workers};
+use controllers::{Autoscaling, EndpointWrites, LoadBalancing, NodeHealth, Options, Volumes, Workers};
 use jiff::SignedDuration;
 use std::time::Duration;
 
@@ -15,6 +15,10 @@ pub(super) fn of(flags: &Flags) -> anyhow::Result<Options> {
         autoscaling: autoscaling(flags),
         endpoints: endpoints(flags)?,
         volumes: volumes(flags)?,
+        load_balancing: LoadBalancing {
+            external: flags.text("cloud-provider") == Some("external"),
+            pools: Vec::new(),
+        },
         ..Options::default()
     };
     for (name, span) in [
@@ -205,6 +209,7 @@ mod tests {
             }),
             ("--pvclaimbinder-sync-period=2s", |o| o.volumes.bind_period = Duration::from_secs(2)),
             ("--enable-dynamic-provisioning=false", |o| o.volumes.provisions = false),
+            ("--cloud-provider=external", |o| o.load_balancing.external = true),
             ("--disable-force-detach-on-timeout", |o| o.volumes.force_detach = false),
         ];
         for (flag, change) in flags {
