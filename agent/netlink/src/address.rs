@@ -64,14 +64,25 @@ pub fn list(socket: &mut Socket, link: u32) -> Result<Vec<IpNet>, Error> {
     socket.dump(&request, |body, found| found.extend(read(body, link)))
 }
 
+/// The addresses of every link, each with its link's number.
+///
+/// # Errors
+/// The kernel's.
+pub fn list_all(socket: &mut Socket) -> Result<Vec<(u32, IpNet)>, Error> {
+    let request = Request::new(GET, 0, &[0; FIXED], |_| {});
+    socket.dump(&request, |body, found| found.extend(read_any(body)))
+}
+
 fn read(body: &[u8], link: u32) -> Option<IpNet> {
-    let (fixed, attributes) = body.split_first_chunk::<FIXED>()?;
     // Kernels before 4.20 do not filter.
-    if u32::from_ne_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]) != link {
-        return None;
-    }
+    read_any(body).filter(|(of, _)| *of == link).map(|(_, net)| net)
+}
+
+fn read_any(body: &[u8]) -> Option<(u32, IpNet)> {
+    let (fixed, attributes) = body.split_first_chunk::<FIXED>()?;
+    let link = u32::from_ne_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
     let value = find(attributes, LOCAL).or_else(|| find(attributes, ADDRESS))?;
-    IpNet::new(read_address(value)?, fixed[1]).ok()
+    Some((link, IpNet::new(read_address(value)?, fixed[1]).ok()?))
 }
 
 /// Forgets a neighbour's hardware address.

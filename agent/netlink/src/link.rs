@@ -27,6 +27,7 @@ const VETH_PEER: u16 = 1;
 const PORT_HAIRPIN: u16 = 4;
 const PORT_ISOLATED: u16 = 33;
 const UP: u32 = 0x1;
+const RUNNING: u32 = 0x40;
 const PROMISCUOUS: u32 = 0x100;
 const OPERATIONALLY_UP: u8 = 6;
 
@@ -83,6 +84,8 @@ pub struct Link {
     pub up: bool,
     /// Up in fact: with a carrier that has been acted on.
     pub operational: bool,
+    /// `IFF_RUNNING`: up, with a carrier as far as its driver tells.
+    pub running: bool,
     /// Receives what is not addressed to it.
     pub promiscuous: bool,
     /// The bridge it is a port of.
@@ -106,6 +109,7 @@ impl Link {
             mtu: 0,
             up: flags & UP != 0,
             operational: false,
+            running: flags & RUNNING != 0,
             promiscuous: flags & PROMISCUOUS != 0,
             controller: None,
             peer: None,

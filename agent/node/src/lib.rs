@@ -7,7 +7,7 @@
 //! - [`balancer`]: the API servers there are, as one on this machine
 //! - [`rotation`]: renews them; [`client`]: a client that changes its certificate without its users noticing
 //! - [`parts`]: credentials of network, DNS and proxy, which speak as themselves
-//! - [`tasks`]: network, DNS and proxy, each as a task; [`kubelet_alone`]: a kubelet that is a program of its own
+//! - [`tasks`]: network, DNS, proxy and announcer, each as a task; [`kubelet_alone`]: a kubelet that is a program of its own
 //! - [`lost`]: what the container runtime forgot is detached
 //! - [`kubelet_parts`]: the kubelet's settings and its parts together
 //! - [`mod@run`]: the list of tasks, which the crate `supervise` keeps running

@@ -179,6 +179,8 @@ fn cluster_tasks(
                 })
             })
         },
+        // Traffic is led elsewhere before those who take it end.
+        tasks::announcer(&config.node_name, parts.proxy.clone(), supervisor),
         tasks::network(network, client, parts.network.clone(), supervisor),
         tasks::policy(config.policy(), config.network_policy, parts.network, supervisor),
         tasks::dns(dns, parts.dns, supervisor),

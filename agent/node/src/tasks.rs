@@ -57,6 +57,16 @@ pub fn proxy(settings: proxy::Config, client: kube::Client, supervisor: &Supervi
     })
 }
 
+/// Task that answers for load balancers' addresses, as the node of this name.
+#[must_use]
+pub fn announcer(node: &str, client: kube::Client, supervisor: &Supervisor) -> Task {
+    let (node, supervisor) = (node.to_owned(), supervisor.clone());
+    Task::new("announcer", move |token| {
+        let (client, node, supervisor) = (client.clone(), node.clone(), supervisor.clone());
+        async move { Ok(announcer::run(node, client, &supervisor, token).await?) }
+    })
+}
+
 /// Work that never ends, ended by the token.
 pub(crate) async fn until<T>(
     token: CancellationToken,

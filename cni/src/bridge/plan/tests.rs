@@ -40,6 +40,7 @@ fn bridge() -> Link {
         mtu: 1500,
         up: true,
         operational: true,
+        running: true,
         promiscuous: false,
         controller: None,
         peer: None,
