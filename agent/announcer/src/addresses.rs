@@ -235,3 +235,6 @@ impl Addresses {
 fn standing(held: &Held, firm: bool) -> Standing {
     Standing { rank: held.place.rank.filter(|_| held.link.is_some()), firm }
 }
+
+#[cfg(test)]
+mod tests;

@@ -286,6 +286,29 @@ mod tests {
     }
 
     #[test]
+    fn addresses_of_a_load_balancer_that_is_a_proxy_must_not_be_taken() {
+        let points = json!([
+            {"ip": "192.0.2.1", "ipMode": "VIP"}, {"ip": "192.0.2.2", "ipMode": "Proxy"}, {"ip": "2001:db8::1"},
+            {"hostname": "lb.example.com"},
+        ]);
+        let service = json!({
+            "spec": {
+                "type": "LoadBalancer", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd00::1"],
+                "allocateLoadBalancerNodePorts": false, "externalTrafficPolicy": "Local", "healthCheckNodePort": 30001,
+                "loadBalancerSourceRanges": [" 203.0.113.0/24", "2001:db8:1::/48 "],
+                "ports": [{"port": 80}],
+            },
+            "status": {"loadBalancer": {"ingress": points}},
+        });
+        let read = read_service(&serde_json::from_value(service).unwrap()).unwrap();
+        let ips: Vec<IpAddr> = ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().unwrap()).into();
+        assert_eq!((&read.load_balancer_ips, &read.external_ips), (&ips, &ips));
+        assert_eq!((read.source_ranges.len(), read.external_local), (2, true));
+        assert_eq!((read.ports[0].node_port, read.health_check_node_port), (0, 30001));
+        assert!(read.fronts().keys().all(|front| matches!(front, Front::Address(..))), "no port of the node");
+    }
+
+    #[test]
     fn an_endpoint_that_leaves_must_not_be_lost_for_want_of_a_condition() {
         let leaving = endpoint(json!({"ready": false, "terminating": true}));
         assert_eq!((leaving.ready, leaving.serving, leaving.terminating), (false, true, true));

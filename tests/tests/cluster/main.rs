@@ -10,6 +10,7 @@ mod helm;
 mod identities;
 mod kills;
 mod kubectl;
+mod load_balancers;
 mod machines;
 mod operators;
 mod policies;
