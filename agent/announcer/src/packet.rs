@@ -44,7 +44,8 @@ impl Packets {
             attach(&socket, &mut program)?;
         }
         bind(&socket, link, protocol)?;
-        Ok(Self(AsyncFd::new(socket)?))
+        // SAFETY: the descriptor is the socket's own for as long as it lives, and nobody else closes it.
+        Ok(Self(unsafe { AsyncFd::register(socket) }?))
     }
 
     /// The next frame's length in `room`, which cuts it.
