@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(default, Options::default());
         type Change = fn(&mut Options);
         let second = Duration::from_secs;
-        let flags: [(&str, Change); 29] = [
+        let flags: [(&str, Change); 30] = [
             ("--controller-start-interval=2s", |o| o.start_interval = Duration::from_secs(2)),
             ("--resource-quota-sync-period=2s", |o| o.quota_period = Duration::from_secs(2)),
             ("--namespace-sync-period=2s", |o| o.namespace_period = Duration::from_secs(2)),
