@@ -39,14 +39,7 @@ pub(crate) struct Addresses {
 
 impl Addresses {
     pub(crate) fn new(node: String, recorder: Recorder) -> Self {
-        Self {
-            node,
-            recorder,
-            links: Vec::new(),
-            wires: BTreeMap::new(),
-            all: BTreeMap::new(),
-            firm: false,
-        }
+        Self { node, recorder, links: Vec::new(), wires: BTreeMap::new(), all: BTreeMap::new(), firm: false }
     }
 
     /// What the kernel has now.
@@ -81,7 +74,8 @@ impl Addresses {
                 wanted.entry(link.index).or_default().push(address);
             }
             let at = link.map(|link| (link.index, link.mac));
-            let fresh = || Held { claim: Claim::new(), place: place.clone(), link: at, next: None, told: None };
+            let fresh =
+                || Held { claim: Claim::new(), place: place.clone(), link: at, next: None, told: None };
             let held = self.all.entry(address).or_insert_with(fresh);
             held.place = place;
             held.next = Some(now);
@@ -90,7 +84,9 @@ impl Addresses {
             }
         }
         let deaf = self.listen(&wanted);
-        for held in self.all.values_mut().filter(|held| held.link.is_some_and(|(link, _)| deaf.contains(&link))) {
+        for held in
+            self.all.values_mut().filter(|held| held.link.is_some_and(|(link, _)| deaf.contains(&link)))
+        {
             held.link = None;
         }
         self.tick(now);
@@ -146,7 +142,12 @@ impl Addresses {
             return;
         }
         tracing::info!(%address, link, ?rank, "announced");
-        self.note(held, Severity::Normal, "AddressAnnounced", format!("{address} is at node {}, on {link}", self.node));
+        self.note(
+            held,
+            Severity::Normal,
+            "AddressAnnounced",
+            format!("{address} is at node {}, on {link}", self.node),
+        );
     }
 
     fn note(&self, held: &Held, severity: Severity, reason: &'static str, message: String) {

@@ -18,8 +18,7 @@ const PATIENCE: [(Duration, Duration); 4] = [
     (Duration::from_millis(1000), Duration::from_millis(4700)),
 ];
 /// When a node that begins to answer says so again.
-const REPEATS: [Duration; 3] =
-    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
+const REPEATS: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
 /// How often a node answers for an address unasked that another one should: two of them must hear of each other.
 const REMINDER: Duration = Duration::from_secs(10);
 /// How often the first by rank contradicts another who speaks.

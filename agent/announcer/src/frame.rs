@@ -128,9 +128,7 @@ fn group_mac(group: Ipv6Addr) -> Mac {
 #[must_use]
 pub(crate) fn answer(address: IpAddr, own: Mac, to: Asker) -> Option<Vec<u8>> {
     match (address, to.ip) {
-        (IpAddr::V4(address), IpAddr::V4(asker)) => {
-            Some(arp(REPLY, (own, address), (to.mac, asker), to.mac))
-        }
+        (IpAddr::V4(address), IpAddr::V4(asker)) => Some(arp(REPLY, (own, address), (to.mac, asker), to.mac)),
         (IpAddr::V6(address), IpAddr::V6(asker)) if asker.is_unspecified() => {
             Some(advertisement(address, own, (ALL, group_mac(ALL)), FLAGS.1))
         }

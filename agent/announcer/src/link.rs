@@ -57,7 +57,8 @@ pub(crate) fn of<'a>(address: IpAddr, links: &'a [Link], node: &[IpAddr]) -> Opt
     let near = links.iter().filter_map(|link| Some((width(link)?, link))).max_by_key(|(length, _)| *length);
     let reached = |family_too: bool| {
         let own = node.iter().filter(|own| !family_too || own.is_ipv6() == address.is_ipv6());
-        let mut has = own.filter_map(|own| links.iter().find(|link| link.addresses.iter().any(|net| net.addr() == *own)));
+        let mut has = own
+            .filter_map(|own| links.iter().find(|link| link.addresses.iter().any(|net| net.addr() == *own)));
         has.next()
     };
     near.map(|(_, link)| link).or_else(|| reached(true)).or_else(|| reached(false))

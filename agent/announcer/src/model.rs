@@ -30,7 +30,8 @@ impl Balanced {
         }
         let spec = service.spec.as_ref().filter(|spec| spec.type_.as_deref() == Some("LoadBalancer"))?;
         let points = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?;
-        let addresses: Vec<IpAddr> = points.iter().filter_map(|point| point.ip.as_deref()?.parse().ok()).collect();
+        let addresses: Vec<IpAddr> =
+            points.iter().filter_map(|point| point.ip.as_deref()?.parse().ok()).collect();
         Some(Self {
             addresses,
             local: spec.external_traffic_policy.as_deref() == Some("Local"),
@@ -130,7 +131,8 @@ impl Model {
 
     /// Every address, as it concerns `node`. What is a node's own is answered for by its kernel.
     pub(crate) fn places(&self, node: &str) -> BTreeMap<IpAddr, Place> {
-        let own: BTreeSet<IpAddr> = self.nodes.values().flat_map(|member| member.addresses.iter().copied()).collect();
+        let own: BTreeSet<IpAddr> =
+            self.nodes.values().flat_map(|member| member.addresses.iter().copied()).collect();
         let mut by_address: BTreeMap<IpAddr, Vec<(&Key, &Balanced)>> = BTreeMap::new();
         for (key, service) in &self.services {
             for address in service.addresses.iter().filter(|address| !own.contains(address)) {
@@ -153,7 +155,8 @@ impl Model {
             local.iter().all(|key| self.slices.values().any(|(of, nodes)| of == *key && nodes.contains(node)))
         };
         let staying = self.nodes.iter().filter(|(name, member)| member.stays && serves(name));
-        let staying: Vec<(&str, bool)> = staying.map(|(name, member)| (name.as_str(), member.ready)).collect();
+        let staying: Vec<(&str, bool)> =
+            staying.map(|(name, member)| (name.as_str(), member.ready)).collect();
         let any_ready = staying.iter().any(|(_, ready)| *ready);
         staying.into_iter().filter(|(_, ready)| *ready || !any_ready).map(|(name, _)| name).collect()
     }
@@ -267,7 +270,10 @@ mod tests {
         assert_eq!(able(&model, &NODES), [""; 0]);
         let leaving = json!({ "ready": false, "serving": true, "terminating": true });
         let key = Key::new("n", "s-1");
-        model.set_slice(key.clone(), Some(&slice(&[("b", json!({})), ("c", json!({ "ready": false })), ("a", leaving)])));
+        model.set_slice(
+            key.clone(),
+            Some(&slice(&[("b", json!({})), ("c", json!({ "ready": false })), ("a", leaving)])),
+        );
         assert_eq!(able(&model, &NODES), ["a", "b"]);
         model.set_slice(key, None);
         assert_eq!(able(&model, &NODES), [""; 0]);

@@ -4,7 +4,11 @@
 use std::net::IpAddr;
 
 /// The place of `node` among `candidates`; 0 is the one that answers. None where it is not among them.
-pub(crate) fn of<'a>(address: IpAddr, node: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<usize> {
+pub(crate) fn of<'a>(
+    address: IpAddr,
+    node: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<usize> {
     let own = (weight(address, node), node);
     let (mut before, mut there) = (0, false);
     for other in candidates {

@@ -210,7 +210,8 @@ impl Loop {
 
     fn hear(&mut self, link: u32, said: crate::frame::Said) {
         // Whoever has it instead may have been chosen by a control plane that does not reach us.
-        if self.addresses.hear(link, said, Instant::now()) && self.check.is_none() && self.addresses.is_firm() {
+        if self.addresses.hear(link, said, Instant::now()) && self.check.is_none() && self.addresses.is_firm()
+        {
             let api: Api<Node> = Api::all(self.client.clone());
             let node = self.node.clone();
             let check = async move { matches!(timeout(CHECK, api.get_metadata(&node)).await, Ok(Ok(_))) };

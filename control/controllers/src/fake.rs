@@ -125,7 +125,8 @@ impl State {
             "DELETE" => return (StatusCode::OK, self.objects.remove(path).unwrap_or_default()),
             "PATCH" => {
                 merge(object, body);
-                let version = object["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse::<u64>().ok());
+                let version =
+                    object["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse::<u64>().ok());
                 if let Some(version) = version.filter(|_| self.counts) {
                     object["metadata"]["resourceVersion"] = (version + 1000).to_string().into();
                 }

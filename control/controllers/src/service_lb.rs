@@ -92,7 +92,8 @@ impl ServiceBalancers {
             wake.add(key_of(&**service));
             let kept = new.map(|new| read::addresses(new)).unwrap_or_default();
             let freed = old.is_some_and(|old| read::addresses(old).iter().any(|ip| !kept.contains(ip)));
-            let ended = old.is_some_and(|old| read::is_wanted(old)) && !new.is_some_and(|new| read::is_wanted(new));
+            let ended =
+                old.is_some_and(|old| read::is_wanted(old)) && !new.is_some_and(|new| read::is_wanted(new));
             if freed || ended {
                 wake_all(&services, &wake);
             }
@@ -110,7 +111,8 @@ impl ServiceBalancers {
                 let Some(name) = slice.labels().get(SERVICE_NAME) else { continue };
                 let key = Key::new(slice.namespace().as_deref().unwrap_or_default(), name);
                 let service = services.get(&key);
-                if service.is_some_and(|service| read::mode(&service) == Some(NODES) && read::is_local(&service))
+                if service
+                    .is_some_and(|service| read::mode(&service) == Some(NODES) && read::is_local(&service))
                 {
                     wake.add(key);
                 }
@@ -147,7 +149,10 @@ impl ServiceBalancers {
 /// Says that pools are not used as they are written.
 fn refuse(recorder: &Recorder, map: &ConfigMap, error: &PoolError) {
     let error_text = error as &dyn std::error::Error;
-    tracing::error!(error = error_text, "the ConfigMap of load balancers' pools is not used; the last good one stays");
+    tracing::error!(
+        error = error_text,
+        "the ConfigMap of load balancers' pools is not used; the last good one stays"
+    );
     let message = format!("Pools not used: {error}");
     recorder.record(COMPONENT, map, Severity::Warning, "InvalidPools", message);
 }
@@ -210,8 +215,7 @@ impl ServiceBalancers {
         let entries: Vec<_> =
             all.iter().filter(|other| read::is_balanced(other)).map(|other| read::entry(other)).collect();
         let taken = self.ledger.lock().taken(&entries, &who.key, reserved);
-        let held =
-            if read::mode(service) == Some(NODES) { Vec::new() } else { read::addresses(service) };
+        let held = if read::mode(service) == Some(NODES) { Vec::new() } else { read::addresses(service) };
         let failed = |why| (why, undisputed(&who, &held, &taken));
         let wish = read::wish(service).map_err(failed)?;
         match origin(pools, &wish).map_err(failed)? {
@@ -239,7 +243,8 @@ impl ServiceBalancers {
     /// Gives a Service what it should have, and says so.
     async fn ensure(&self, key: &Key, service: &Service, desired: Desired) -> Result<(), Error> {
         let before = read::mode(service);
-        let vip = |point: &k8s_openapi::api::core::v1::LoadBalancerIngress| point.ip_mode.as_deref() == Some("VIP");
+        let vip =
+            |point: &k8s_openapi::api::core::v1::LoadBalancerIngress| point.ip_mode.as_deref() == Some("VIP");
         let settled = before == Some(desired.mode)
             && read::has_finalizer(service)
             && read::addresses(service) == desired.addresses

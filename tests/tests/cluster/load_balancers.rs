@@ -24,7 +24,8 @@ impl Pools {
 
 impl Drop for Pools {
     fn drop(&mut self) {
-        let name = ["-n", "kube-system", "delete", "configmap", "windlass-load-balancer", "--ignore-not-found"];
+        let name =
+            ["-n", "kube-system", "delete", "configmap", "windlass-load-balancer", "--ignore-not-found"];
         let _ = cluster().kubectl_output(&name);
     }
 }
@@ -57,7 +58,10 @@ fn asked(address: &str) -> Result<&'static str, String> {
 /// The echo server on one node, behind a Service of type LoadBalancer with these further fields.
 fn balanced(name: &str, node: &str, fields: &str) -> String {
     let manifest = echo(name, 1).replace("  type: NodePort\n", &format!("  type: LoadBalancer\n{fields}"));
-    manifest.replace("    spec:\n", &format!("    spec:\n      nodeSelector: {{ kubernetes.io/hostname: {node} }}\n"))
+    manifest.replace(
+        "    spec:\n",
+        &format!("    spec:\n      nodeSelector: {{ kubernetes.io/hostname: {node} }}\n"),
+    )
 }
 
 fn address(namespace: &Namespace<'_>, service: &str) -> String {
@@ -112,7 +116,13 @@ fn a_service_gets_an_address_that_answers_and_gives_it_back() {
     assert!(reasons.contains("EnsuringLoadBalancer") && reasons.contains("EnsuredLoadBalancer"), "{reasons}");
     assert_eq!(address(&namespace, "foreign"), "", "another provider's");
     // Another type: it goes back, and nobody answers.
-    namespace.kubectl(&["patch", "service", "two", "-p", "{\"spec\":{\"type\":\"ClusterIP\",\"loadBalancerIP\":null}}"]);
+    namespace.kubectl(&[
+        "patch",
+        "service",
+        "two",
+        "-p",
+        "{\"spec\":{\"type\":\"ClusterIP\",\"loadBalancerIP\":null}}",
+    ]);
     has(&namespace, "two", "");
     eventually("silence", 30, || match asked("192.168.77.201") {
         Err(_) => Ok(()),
@@ -170,7 +180,11 @@ fn an_address_whose_node_is_cut_off_is_answered_for_by_another() {
         other => Err(format!("{other:?}")),
     });
     let answered = eventually("an answer", 60, || get("192.168.77.202").map(|_| cut.elapsed()));
-    println!("lb-cut: announced again after {:.2} s, answered after {:.2} s", moved.as_secs_f64(), answered.as_secs_f64());
+    println!(
+        "lb-cut: announced again after {:.2} s, answered after {:.2} s",
+        moved.as_secs_f64(),
+        answered.as_secs_f64()
+    );
     lab(&["plug", "n2"]);
     cluster().kubectl(&["wait", "--for=condition=Ready", "--timeout=120s", "node/n2"]);
     eventually("the first one again", 90, || match asked("192.168.77.202") {

@@ -21,7 +21,8 @@ struct Machine(Child);
 impl Machine {
     /// With the other end of the link `near`.
     fn behind(near: &str) -> Self {
-        let asleep = Command::new("unshare").args(["-n", "sleep", "120"]).stdin(Stdio::null()).spawn().unwrap();
+        let asleep =
+            Command::new("unshare").args(["-n", "sleep", "120"]).stdin(Stdio::null()).spawn().unwrap();
         let machine = Self(asleep);
         let (own, pid) = (sh("readlink /proc/self/ns/net"), machine.0.id());
         sh(&format!("while [ \"$(readlink /proc/{pid}/ns/net)\" = '{own}' ]; do :; done"));

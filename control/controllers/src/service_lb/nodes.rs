@@ -52,9 +52,8 @@ pub(super) fn with_endpoints(slices: &[Arc<EndpointSlice>]) -> BTreeSet<String> 
     let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
     let takes = endpoints.filter(|endpoint| {
         let conditions = endpoint.conditions.as_ref();
-        let is = |read: fn(&k8s_openapi::api::discovery::v1::EndpointConditions) -> Option<bool>, or: bool| {
-            conditions.and_then(read).unwrap_or(or)
-        };
+        let is = |read: fn(&k8s_openapi::api::discovery::v1::EndpointConditions) -> Option<bool>,
+                  or: bool| { conditions.and_then(read).unwrap_or(or) };
         is(|c| c.ready, true) || (is(|c| c.serving, true) && is(|c| c.terminating, false))
     });
     takes.filter_map(|endpoint| endpoint.node_name.clone()).collect()

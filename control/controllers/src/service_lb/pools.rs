@@ -172,8 +172,7 @@ impl Pool {
             return Err(PoolError::Kind(name.to_owned()));
         }
         let parse = |range: &String| {
-            Span::parse(range)
-                .ok_or_else(|| PoolError::Range { pool: name.to_owned(), range: range.clone() })
+            Span::parse(range).ok_or_else(|| PoolError::Range { pool: name.to_owned(), range: range.clone() })
         };
         let ranges = ranges.iter().map(parse).collect::<Result<_, _>>()?;
         Ok(Self { name: name.to_owned(), auto_assign, ranges })
@@ -228,7 +227,8 @@ fn apart(pools: &[Pool]) -> Result<(), PoolError> {
         return Err(PoolError::Many);
     }
     all.sort_unstable();
-    let overlapping = all.windows(2).find(|pair| pair[0].ipv6 == pair[1].ipv6 && pair[1].first <= pair[0].last);
+    let overlapping =
+        all.windows(2).find(|pair| pair[0].ipv6 == pair[1].ipv6 && pair[1].first <= pair[0].last);
     overlapping.map_or(Ok(()), |pair| Err(PoolError::Overlap(pair[0], pair[1])))
 }
 
@@ -296,7 +296,11 @@ mod tests {
             let error = of(&[("a", text)]).unwrap_err();
             assert!(error.contains(word), "{text}: {error}");
         }
-        assert!(of(&[("a", "ranges: [192.0.2.0/24]"), ("b", "ranges: [192.0.2.7]")]).unwrap_err().contains("overlap"));
+        assert!(
+            of(&[("a", "ranges: [192.0.2.0/24]"), ("b", "ranges: [192.0.2.7]")])
+                .unwrap_err()
+                .contains("overlap")
+        );
         assert!(of(&[("a", "ranges: [0.0.0.10]")]).is_err(), "a number is no address of IPv4");
     }
 }

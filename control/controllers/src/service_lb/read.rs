@@ -5,9 +5,7 @@ use super::ledger::Entry;
 use crate::informer::key_of;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
 use kube::ResourceExt;
-use machinery::load_balancer::{
-    ADDRESSES, ANNOUNCED, FINALIZER, MODE, NODES, POOL, SHARING, is_ours,
-};
+use machinery::load_balancer::{ADDRESSES, ANNOUNCED, FINALIZER, MODE, NODES, POOL, SHARING, is_ours};
 use std::net::IpAddr;
 
 fn annotation<'a>(service: &'a Service, name: &str) -> Option<&'a str> {
@@ -89,9 +87,8 @@ pub(super) fn wish(service: &Service) -> Result<Wish, Unavailable> {
     if families.is_empty() {
         families.push(false);
     }
-    let texts = annotation(service, ADDRESSES).or_else(|| {
-        spec.and_then(|spec| spec.load_balancer_ip.as_deref()).filter(|text| !text.is_empty())
-    });
+    let texts = annotation(service, ADDRESSES)
+        .or_else(|| spec.and_then(|spec| spec.load_balancer_ip.as_deref()).filter(|text| !text.is_empty()));
     let texts = texts.into_iter().flat_map(|text| text.split(',')).map(str::trim);
     let parse = |text: &str| text.parse().map_err(|_| Unavailable::NoAddress(text.to_owned()));
     let addresses: Vec<IpAddr> = texts.map(parse).collect::<Result<_, _>>()?;

@@ -46,7 +46,10 @@ impl Run {
         let options = LoadBalancing { pools, external: false };
         let controller = ServiceBalancers::new(&cluster, fake.client(), recorder, options, &queue);
         for service in &services {
-            fake.put(&format!("{SERVICES}{}", service["metadata"]["name"].as_str().unwrap()), service.clone());
+            fake.put(
+                &format!("{SERVICES}{}", service["metadata"]["name"].as_str().unwrap()),
+                service.clone(),
+            );
         }
         fake.shown(&scope, &cluster.services, services).await;
         fake.shown(&scope, &cluster.nodes, Vec::new()).await;
@@ -80,7 +83,11 @@ async fn two_new_services_must_not_get_one_address_before_the_first_write_is_see
         run.reconcile(name).await;
     }
     let addresses = ["a", "b", "c"].map(|name| run.addresses(name));
-    assert_eq!(addresses, [vec!["192.0.2.1".to_owned()], vec!["192.0.2.2".to_owned()], vec![]], "the pool is empty");
+    assert_eq!(
+        addresses,
+        [vec!["192.0.2.1".to_owned()], vec!["192.0.2.2".to_owned()], vec![]],
+        "the pool is empty"
+    );
     run.reconcile("a").await;
     assert_eq!(run.fake.writes().len(), 2, "what was written is waited for");
     let stored = run.stored("a");
@@ -98,7 +105,11 @@ async fn a_restart_must_not_move_or_give_again_what_services_have() {
         run.reconcile(name).await;
     }
     assert_eq!(run.addresses("new"), ["192.0.2.2"]);
-    assert_eq!(run.fake.writes(), [format!("PATCH {SERVICES}new/status")], "the others are as they should be");
+    assert_eq!(
+        run.fake.writes(),
+        [format!("PATCH {SERVICES}new/status")],
+        "the others are as they should be"
+    );
 }
 
 #[tokio::test]

@@ -22,7 +22,13 @@ fn ips(texts: &[&str]) -> Vec<IpAddr> {
 }
 
 /// What `who` gets, as text.
-fn given(pools: &[Pool], wish: &Wish, who: &Holder, held: &[&str], taken: &Taken) -> Result<Vec<String>, String> {
+fn given(
+    pools: &[Pool],
+    wish: &Wish,
+    who: &Holder,
+    held: &[&str],
+    taken: &Taken,
+) -> Result<Vec<String>, String> {
     let Origin::Ranges(open) = origin(pools, wish).map_err(|why| why.to_string())? else {
         return Ok(vec!["nodes".to_owned()]);
     };
@@ -40,14 +46,26 @@ fn a_service_must_not_lose_what_it_has() {
     let (who, nobody) = (holder("web", 5, None, 80), Taken::new());
     assert_eq!(given(&pools, &v4(), &who, &[], &nobody).unwrap(), ["192.0.2.1"]);
     assert_eq!(given(&pools, &v4(), &who, &["192.0.2.7"], &nobody).unwrap(), ["192.0.2.7"]);
-    assert_eq!(given(&pools, &v4(), &who, &["203.0.113.1"], &nobody).unwrap(), ["203.0.113.1"], "of a pool that went");
+    assert_eq!(
+        given(&pools, &v4(), &who, &["203.0.113.1"], &nobody).unwrap(),
+        ["203.0.113.1"],
+        "of a pool that went"
+    );
     let named = Wish { pool: Some("b".into()), ..v4() };
-    assert_eq!(given(&pools, &named, &who, &["192.0.2.7"], &nobody).unwrap(), ["198.51.100.1"], "it asks for another");
+    assert_eq!(
+        given(&pools, &named, &who, &["192.0.2.7"], &nobody).unwrap(),
+        ["198.51.100.1"],
+        "it asks for another"
+    );
     let asks = Wish { addresses: ips(&["192.0.2.3"]), ..v4() };
     assert_eq!(given(&pools, &asks, &who, &["192.0.2.7"], &nobody).unwrap(), ["192.0.2.3"]);
     for (created, kept) in [(4, "192.0.2.1"), (6, "192.0.2.7")] {
         let twice = Taken::from([(ips(&["192.0.2.7"])[0], vec![holder("other", created, None, 80)])]);
-        assert_eq!(given(&pools, &v4(), &who, &["192.0.2.7"], &twice).unwrap(), [kept], "of two the older has it");
+        assert_eq!(
+            given(&pools, &v4(), &who, &["192.0.2.7"], &twice).unwrap(),
+            [kept],
+            "of two the older has it"
+        );
     }
 }
 
@@ -170,7 +188,8 @@ impl World {
         let held = &known.entry.addresses;
         let Ok(given) = allocate(&open, &known.wish, &known.entry.holder, held, &taken) else { return };
         // A write goes to what was read, or fails.
-        let Some(now) = self.stored.get_mut(&name).filter(|now| now.entry.version == known.entry.version) else {
+        let Some(now) = self.stored.get_mut(&name).filter(|now| now.entry.version == known.entry.version)
+        else {
             return;
         };
         if given != now.entry.addresses {
