@@ -226,11 +226,9 @@ pub async fn run(client: Client, config: Config, supervisor: &Supervisor, shutdo
             scope.keep(Task::endless("root-ca-changes", move || publisher.clone().follow(queue.clone())));
         }
     }
-    if !options.load_balancing.external {
-        start.add("service-lb-controller", "service-controller", |queue, cl| {
-            ServiceBalancers::new(&cluster, cl, rec.clone(), options.load_balancing.clone(), queue)
-        });
-    }
+    start.add("service-lb-controller", "service-controller", |queue, cl| {
+        ServiceBalancers::new(&cluster, cl, rec.clone(), options.load_balancing.clone(), queue)
+    });
     start.add("node-ipam-controller", "node-controller", |queue, cl| {
         NodeRanges::new(&cluster, cl, rec.clone(), node_ranges, queue)
     });

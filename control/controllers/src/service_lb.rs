@@ -6,7 +6,7 @@
 //! no others); events with upstream's reasons. Promises: no address is with two Services unless both say that they share it, whatever
 //! was killed in between: the record is the status of all Services, read whole before the first address is given. What a Service has it
 //! keeps. Without pools, and for Services of another class, nothing is done, as without a cloud. A description of pools that cannot be
-//! right is said on the ConfigMap and in the log; the last good one stays.
+//! right is said on the ConfigMap and in the log; the last good one stays. Where a cloud's own program does all this, it only stops announcing.
 //!
 //! Upstream: `k8s.io/cloud-provider/controllers/service`. Run it with one worker.
 
@@ -60,6 +60,8 @@ pub(crate) struct ServiceBalancers {
     slices: Arc<Informer<EndpointSlice>>,
     pools: Arc<RwLock<Vec<Pool>>>,
     ledger: Mutex<Ledger>,
+    /// A cloud's own program gives addresses.
+    external: bool,
     client: Client,
     recorder: Recorder,
 }
@@ -120,9 +122,10 @@ impl ServiceBalancers {
         });
         let (wake, services) = (queue.clone(), cluster.services.clone());
         let (shared, say) = (pools.clone(), recorder.clone());
+        let given = options.pools;
         cluster.balancer_pools.on_change(move |_, new| {
             let read = match new {
-                None => options.pools.clone(),
+                None => given.clone(),
                 Some(map) => match pools::read(map.data.as_ref().unwrap_or(&Default::default())) {
                     Ok(pools) => pools,
                     Err(error) => return refuse(&say, map, &error),
@@ -140,6 +143,7 @@ impl ServiceBalancers {
             slices: cluster.endpoint_slices.clone(),
             pools,
             ledger: Mutex::default(),
+            external: options.external,
             client,
             recorder,
         }
@@ -175,6 +179,9 @@ impl Reconcile for ServiceBalancers {
         };
         if !self.ledger.lock().is_seen(key, read::version(&service)) {
             return Ok(None); // what we wrote is on its way here, and wakes us
+        }
+        if self.external {
+            return self.hand_over(key, &service).await.map(|()| None);
         }
         let pools = self.pools.read().clone();
         if !read::is_wanted(&service) {
@@ -212,8 +219,11 @@ impl ServiceBalancers {
         let all = self.services.list("");
         let nodes = self.nodes.list("");
         let reserved = nodes.iter().flat_map(|node| Reached::of(node).all);
-        let entries: Vec<_> =
-            all.iter().filter(|other| read::is_balanced(other)).map(|other| read::entry(other)).collect();
+        let entries: Vec<_> = all
+            .iter()
+            .filter(|other| read::is_balanced(other) || read::mode(other).is_some())
+            .map(|other| read::entry(other))
+            .collect();
         let taken = self.ledger.lock().taken(&entries, &who.key, reserved);
         let held = if read::mode(service) == Some(NODES) { Vec::new() } else { read::addresses(service) };
         let failed = |why| (why, undisputed(&who, &held, &taken));
@@ -290,6 +300,19 @@ impl ServiceBalancers {
         self.patch(key, service, &finalizers, Value::Null, Vec::new(), Vec::new()).await?;
         self.say(service, Severity::Normal, "DeletedLoadBalancer", "Deleted load balancer");
         Ok(())
+    }
+
+    /// Lets another provider have a Service as it is; agents announce nothing of it any more.
+    async fn hand_over(&self, key: &Key, service: &Service) -> Result<(), Error> {
+        if read::mode(service).is_none() {
+            return Ok(());
+        }
+        let metadata =
+            json!({ "resourceVersion": service.metadata.resource_version, "annotations": { MODE: null } });
+        let api: Api<Service> = Api::namespaced(self.client.clone(), &key.namespace);
+        let patch = Patch::Merge(json!({ "metadata": metadata }));
+        let patched = api.patch_status(&key.name, &PatchParams::default(), &patch).await;
+        found(patched).map(drop).doing(|| format!("hand service {key} over to the cloud's own program"))
     }
 
     /// One write of all that belongs together, to the Service as it was read.

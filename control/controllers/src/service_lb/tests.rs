@@ -39,11 +39,14 @@ struct Run {
 impl Run {
     /// A controller that knows these Services and has this pool.
     async fn with(services: Vec<Value>, pools: Vec<Pool>) -> Self {
+        Self::set(services, LoadBalancing { pools, external: false }).await
+    }
+
+    async fn set(services: Vec<Value>, options: LoadBalancing) -> Self {
         let (fake, cluster, queue) = (Fake::default(), Cluster::default(), Arc::new(Queue::default()));
         fake.count_versions();
         let scope = Scope::new(&Supervisor::default(), "", &CancellationToken::new());
         let (recorder, _writer) = Recorder::new(None, None);
-        let options = LoadBalancing { pools, external: false };
         let controller = ServiceBalancers::new(&cluster, fake.client(), recorder, options, &queue);
         for service in &services {
             fake.put(
@@ -122,6 +125,27 @@ async fn what_is_another_providers_must_not_be_touched() {
     let without = Run::with(vec![service("b", 1, json!({}))], Vec::new()).await;
     without.reconcile("b").await;
     assert!(without.fake.writes().is_empty(), "pending, as without a cloud");
+}
+
+#[tokio::test]
+async fn a_clouds_own_program_must_find_everything_but_the_word_that_it_is_ours() {
+    let external = LoadBalancing { pools: pool(), external: true };
+    let run = Run::set(vec![holding("a", 1, "192.0.2.1"), service("b", 2, json!({}))], external).await;
+    run.reconcile("a").await;
+    run.reconcile("b").await;
+    assert_eq!(run.addresses("a"), ["192.0.2.1"]);
+    assert_eq!(run.stored("a")["metadata"]["annotations"], json!({}));
+    assert_eq!(run.stored("a")["metadata"]["finalizers"], json!([FINALIZER, "example.com/other"]));
+    assert_eq!(run.fake.writes().len(), 1);
+}
+
+#[tokio::test]
+async fn an_address_must_not_be_free_before_it_was_given_back() {
+    let mut changed = holding("a", 1, "192.0.2.1");
+    changed["spec"]["type"] = json!("ClusterIP");
+    let run = Run::with(vec![changed, service("b", 2, json!({}))], pool()).await;
+    run.reconcile("b").await;
+    assert_eq!(run.addresses("b"), ["192.0.2.2"]);
 }
 
 #[tokio::test]
