@@ -1,7 +1,7 @@
 //! One life of the controllers after the other, each ended as `kill -9` would: at a write, before or after the store had it.
 
 use crate::server::Server;
-use controllers::Config;
+use controllers::{Config, Pool};
 use futures::future::BoxFuture;
 use http::{Method, Request};
 use kube::client::Body;
@@ -79,7 +79,9 @@ fn life(server: &Server, death: Option<Death>, over: &CancellationToken) {
     let authority = server.authority.clone();
     runtime.spawn(async move {
         let client = kube::Client::new(mortal, "default");
-        let config = Config::new(&client, vec!["10.244.0.0/16".parse().unwrap()], authority, key);
+        let mut config = Config::new(&client, vec!["10.244.0.0/16".parse().unwrap()], authority, key);
+        config.options.load_balancing.pools =
+            vec![Pool::of_ranges("default", &["192.0.2.1".to_owned()]).unwrap()];
         controllers::run(client, config, &Supervisor::default(), CancellationToken::new()).await;
     });
     runtime.block_on(async {

@@ -37,11 +37,15 @@ pub async fn run(lives: Lives) -> Ended {
         .await;
     user.until("PersistentVolumeClaim", "c", |c| c["status"]["phase"] == "Bound").await;
 
+    user.until("Service", "lb-first", |service| address(service) == "192.0.2.1").await;
+    user.create(&balanced("lb-second")).await;
+
     let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "i:2"}]}}}});
     user.patch("Deployment", "d", &image).await;
     user.patch("DaemonSet", "ds", &image).await;
     user.patch("StatefulSet", "s", &json!({"spec": {"replicas": 1}})).await;
-    for (kind, name) in [("Job", "j"), ("ConfigMap", "owner"), ("Namespace", "gone")] {
+    for (kind, name) in [("Job", "j"), ("ConfigMap", "owner"), ("Namespace", "gone"), ("Service", "lb-first")]
+    {
         user.delete(kind, name).await;
     }
     user.until("Deployment", "d", |d| settled(d, 3)).await;
@@ -50,9 +54,12 @@ pub async fn run(lives: Lives) -> Ended {
         observed(d) && d["status"]["updatedNumberScheduled"] == 2 && d["status"]["numberAvailable"] == 2
     })
     .await;
-    for (kind, name) in [("Job", "j"), ("ConfigMap", "owned"), ("Namespace", "gone")] {
+    for (kind, name) in [("Job", "j"), ("ConfigMap", "owned"), ("Namespace", "gone"), ("Service", "lb-first")]
+    {
         user.until_gone(kind, name).await;
     }
+    // There is one address: it was given back, and is given once.
+    user.until("Service", "lb-second", |service| address(service) == "192.0.2.1").await;
     user.until_all("EndpointSlice", |slices| {
         let of = |slice: &Value| slice["endpoints"].as_array().map_or(0, Vec::len);
         slices.iter().map(of).sum::<usize>() == 3
@@ -71,6 +78,16 @@ pub async fn run(lives: Lives) -> Ended {
     stop.cancel();
     scope.ended().await;
     ended
+}
+
+/// A Service that is to have the pool's only address.
+fn balanced(name: &str) -> Value {
+    let spec = json!({"type": "LoadBalancer", "ports": [{"port": 80}]});
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
+}
+
+fn address(service: &Value) -> &Value {
+    &service["status"]["loadBalancer"]["ingress"][0]["ip"]
 }
 
 fn observed(object: &Value) -> bool {
@@ -138,5 +155,6 @@ fn beginning() -> Vec<Value> {
             spec(json!({"completions": 3, "parallelism": 2, "template": template("j", "Never")})),
         ),
         object("v1", "ConfigMap", "owner", json!({})),
+        balanced("lb-first"),
     ]
 }
