@@ -94,8 +94,7 @@ pub(crate) async fn run(flags: &ResetFlags, file: &Option<PathBuf>) -> anyhow::R
     }
     // Where nobody keeps anything else there.
     let _ = std::fs::remove_dir(&places.data_dir);
-    let data =
-        json!({"pods": pods, "tables": tables, "mounts": mounts, "etcd": member, "failed": failed.0});
+    let data = json!({"pods": pods, "tables": tables, "mounts": mounts, "etcd": member, "failed": failed.0});
     let lines: String = failed.0.iter().map(|failure| format!("  {failure}\n")).collect();
     let member = member.map(|told| told + "\n").unwrap_or_default();
     let text =
@@ -144,7 +143,9 @@ fn places(node: &NodeFlags) -> Places {
 async fn leave_members(data_dir: &Path) -> Option<String> {
     let left = tokio::time::timeout(PATIENCE, member::command::leave(data_dir)).await;
     let error = match left.context("etcd does not answer") {
-        Ok(Ok(left)) => return left.map(|name| format!("{name} is no member of the cluster's etcd any more")),
+        Ok(Ok(left)) => {
+            return left.map(|name| format!("{name} is no member of the cluster's etcd any more"));
+        }
         Ok(Err(error)) | Err(error) => error,
     };
     Some(format!(
