@@ -317,6 +317,16 @@ impl Cache {
         Ok(Some(Listing { objects, revision: snapshot.revision, remaining }))
     }
 
+    /// Lets go of what nobody asks for any more: changes and snapshots that are as old as the store's history is kept. A few changes stay.
+    pub fn forget_old(&self) {
+        let now = Instant::now();
+        let mut state = self.shared.state.lock();
+        state.held.retain(|(since, _)| now.duration_since(*since) < HELD_FOR);
+        if let Some(since) = now.checked_sub(HELD_FOR) {
+            state.ring.forget(since);
+        }
+    }
+
     /// Changes in `scope` after `from`.
     pub fn watch(&self, scope: &Scope, from: Revision) -> Result<Watcher, Error> {
         let mut state = self.shared.ready_state()?;
@@ -373,6 +383,7 @@ impl Shared {
     ///
     /// Progress may have told of a revision before, so one of the revision come to is not old yet.
     fn update(&self, revision: Revision, change: impl FnOnce(&mut State) -> Vec<Change>) {
+        let now = Instant::now();
         let mut state = self.state.lock();
         if revision < state.revision {
             return;
@@ -382,7 +393,7 @@ impl Shared {
         for change in changes.into_iter().map(Arc::new) {
             state.changed = revision;
             state.fanout.publish(&change);
-            state.ring.push(change);
+            state.ring.push(change, now);
         }
         drop(state);
         self.fresh.send_replace(Some(revision));

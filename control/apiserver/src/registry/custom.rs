@@ -90,6 +90,13 @@ impl Table {
         machinery::custom::sweep_schemas();
     }
 
+    /// Has the watch caches of custom objects let go of what is old.
+    pub(super) fn forget_old(&self) {
+        for storage in self.slots.read().values().filter_map(|slot| slot.storage()) {
+            storage.fed().into_iter().for_each(Cache::forget_old);
+        }
+    }
+
     /// How often a definition was compiled.
     #[cfg(test)]
     pub(crate) fn compilations(&self) -> u64 {

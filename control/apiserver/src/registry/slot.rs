@@ -35,10 +35,9 @@ impl Storage {
         fed.0.clone()
     }
 
-    /// Whether anybody has asked for it yet.
-    #[cfg(test)]
-    pub(crate) fn is_fed(&self) -> bool {
-        self.fed.get().is_some()
+    /// The cache, where anybody has asked for it yet.
+    pub(crate) fn fed(&self) -> Option<&Cache> {
+        self.fed.get().map(|(cache, _)| cache)
     }
 }
 

@@ -109,6 +109,12 @@ impl Registry {
         unready.map(|(prefix, _)| *prefix).collect()
     }
 
+    /// Has every watch cache let go of what is old.
+    pub(crate) fn forget_old(&self) {
+        self.caches.values().for_each(Cache::forget_old);
+        self.custom.forget_old();
+    }
+
     /// The watch cache of a resource.
     pub(crate) fn cache(&self, kind: &Kind) -> Result<Cache, Status> {
         if let Some(slot) = kind.custom {

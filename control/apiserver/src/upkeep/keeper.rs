@@ -31,7 +31,7 @@ use supervise::{Backoff, Task};
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 /// Changes looked at together, so that their writes share what a commit costs.
 const AT_ONCE: usize = 16;
-/// How long what is compiled of a definition outlives its last use; looked for as often.
+/// How long what is compiled of a definition outlives its last use; looked for as often, and old changes in watch caches too.
 const IDLE: Duration = Duration::from_secs(120);
 /// Before a status that could not be written is written again.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -59,12 +59,13 @@ pub(super) async fn keep(writer: &Arc<Writer>, stop: &Stop) {
         async move { keeper.lock().await.follow(begin).await }
     }));
     let writer = writer.clone();
-    tasks.keep(Task::endless("idle-definitions", move || {
+    tasks.keep(Task::endless("idle", move || {
         let writer = writer.clone();
         async move {
             loop {
                 tokio::time::sleep(IDLE).await;
                 writer.registry.custom.rest(IDLE);
+                writer.registry.forget_old();
             }
         }
     }));

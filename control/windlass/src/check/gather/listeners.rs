@@ -46,7 +46,10 @@ fn inodes(table: &str, port: u16) -> Vec<&str> {
 fn unit(cgroups: &str) -> Option<String> {
     let services =
         cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).flat_map(|path| path.split('/'));
-    services.filter(|part| part.ends_with(".service") && !part.starts_with("user@")).last().map(str::to_owned)
+    services
+        .filter(|part| part.ends_with(".service") && !part.starts_with("user@"))
+        .next_back()
+        .map(str::to_owned)
 }
 
 #[cfg(test)]
