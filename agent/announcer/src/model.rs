@@ -5,7 +5,7 @@ use client::Key;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Resource;
-use machinery::load_balancer::{ANNOUNCED, MODE, takes_traffic};
+use machinery::load_balancer::{ANNOUNCED, MODE, takes_connections, takes_traffic};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -177,8 +177,7 @@ fn replace<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: Option
 fn serving(slice: &EndpointSlice) -> BTreeSet<String> {
     let endpoints = slice.endpoints.iter().flatten().filter(|endpoint| {
         let Some(conditions) = &endpoint.conditions else { return true };
-        let leaving = conditions.terminating.unwrap_or(false) && conditions.serving.unwrap_or(true);
-        conditions.ready.unwrap_or(true) || leaving
+        takes_connections(conditions.ready, conditions.serving, conditions.terminating)
     });
     endpoints.filter_map(|endpoint| endpoint.node_name.clone()).collect()
 }

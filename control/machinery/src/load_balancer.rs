@@ -41,9 +41,28 @@ pub fn takes_traffic<'a>(
         && taints.into_iter().all(|taint| taint != LEAVING)
 }
 
+/// Whether an endpoint with these conditions takes connections: it is ready, or serves while it terminates. What is not said is as upstream reads it.
+#[must_use]
+pub fn takes_connections(ready: Option<bool>, serving: Option<bool>, terminating: Option<bool>) -> bool {
+    ready.unwrap_or(true) || (serving.unwrap_or(true) && terminating.unwrap_or(false))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_endpoint_that_is_not_ready_must_not_take_connections_unless_it_serves_to_its_end() {
+        assert!(takes_connections(None, None, None) && takes_connections(Some(true), Some(false), None));
+        assert!(
+            takes_connections(Some(false), Some(true), Some(true))
+                && takes_connections(Some(false), None, Some(true))
+        );
+        assert!(
+            !takes_connections(Some(false), None, None)
+                && !takes_connections(Some(false), Some(false), Some(true))
+        );
+    }
 
     #[test]
     fn services_of_another_class_must_not_be_taken() {

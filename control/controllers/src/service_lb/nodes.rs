@@ -4,7 +4,7 @@ use super::allocate::{Holder, Unavailable};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
-use machinery::load_balancer::takes_traffic;
+use machinery::load_balancer::{takes_connections, takes_traffic};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -47,14 +47,12 @@ impl Reached {
     }
 }
 
-/// Nodes with an endpoint that takes connections: one that is ready, or serves while it terminates.
+/// Nodes with an endpoint that takes connections.
 pub(super) fn with_endpoints(slices: &[Arc<EndpointSlice>]) -> BTreeSet<String> {
     let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
     let takes = endpoints.filter(|endpoint| {
-        let conditions = endpoint.conditions.as_ref();
-        let is = |read: fn(&k8s_openapi::api::discovery::v1::EndpointConditions) -> Option<bool>,
-                  or: bool| { conditions.and_then(read).unwrap_or(or) };
-        is(|c| c.ready, true) || (is(|c| c.serving, true) && is(|c| c.terminating, false))
+        let Some(conditions) = &endpoint.conditions else { return true };
+        takes_connections(conditions.ready, conditions.serving, conditions.terminating)
     });
     takes.filter_map(|endpoint| endpoint.node_name.clone()).collect()
 }
