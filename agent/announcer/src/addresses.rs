@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 
 /// Who records the events.
 const COMPONENT: &str = "windlass-announcer";
-/// How often a conflict about an address is told.
-const CONFLICTS: Duration = Duration::from_secs(60);
+/// How often a conflict about an address is told, and how long it must go on: an address that moves is with two for a moment.
+const CONFLICTS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3));
+/// Two words about an address with less between them are of one conflict.
+const QUIET: Duration = Duration::from_secs(15);
 
 struct Held {
     claim: Claim,
@@ -23,6 +25,8 @@ struct Held {
     /// Where it is answered for; none while it can be nowhere.
     link: Option<(u32, Mac)>,
     next: Option<Instant>,
+    /// When another machine first and last said that it has the address, and when that was told.
+    rival: Option<(Instant, Instant)>,
     told: Option<Instant>,
 }
 
@@ -74,8 +78,14 @@ impl Addresses {
                 wanted.entry(link.index).or_default().push(address);
             }
             let at = link.map(|link| (link.index, link.mac));
-            let fresh =
-                || Held { claim: Claim::new(), place: place.clone(), link: at, next: None, told: None };
+            let fresh = || Held {
+                claim: Claim::new(),
+                place: place.clone(),
+                link: at,
+                next: None,
+                rival: None,
+                told: None,
+            };
             let held = self.all.entry(address).or_insert_with(fresh);
             held.place = place;
             held.next = Some(now);
@@ -220,7 +230,9 @@ impl Addresses {
     /// Tells of another machine with an address of ours, now and then.
     fn conflict(&mut self, address: IpAddr, who: Mac, now: Instant) {
         let Some(held) = self.all.get_mut(&address) else { return };
-        if held.told.is_some_and(|told| now < told + CONFLICTS) {
+        let first = held.rival.filter(|(_, last)| now < *last + QUIET).map_or(now, |(first, _)| first);
+        held.rival = Some((first, now));
+        if now < first + CONFLICTS.1 || held.told.is_some_and(|told| now < told + CONFLICTS.0) {
             return;
         }
         held.told = Some(now);

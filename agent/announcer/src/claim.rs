@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 /// nearer, which the API tells: however many nodes there are, five questions a second are asked about an address.
 const PATIENCE: [(Duration, Duration); 4] = [
     (Duration::from_millis(100), Duration::from_millis(300)),
-    (Duration::from_millis(500), Duration::from_millis(2500)),
-    (Duration::from_millis(1000), Duration::from_millis(3600)),
-    (Duration::from_millis(1000), Duration::from_millis(4700)),
+    (Duration::from_millis(500), Duration::from_millis(2200)),
+    (Duration::from_millis(1000), Duration::from_millis(3300)),
+    (Duration::from_millis(1000), Duration::from_millis(4400)),
 ];
 /// When a node that begins to answer says so again.
 const REPEATS: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];

@@ -1,7 +1,6 @@
 //! The informers together: every controller reads the same maps.
 
 use crate::informer::{Informer, Kind};
-use crate::service_lb::POOLS;
 use client::Source;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -24,6 +23,8 @@ use supervise::Scope;
 
 /// Where a cluster describes itself.
 pub(crate) const INFO: (&str, &str) = ("kube-public", "cluster-info");
+/// The ConfigMap of load balancers' address pools.
+const POOLS: (&str, &str) = ("kube-system", "windlass-load-balancer");
 /// The type of such secrets.
 pub(crate) const TOKEN_TYPE: &str = "kubernetes.io/service-account-token";
 

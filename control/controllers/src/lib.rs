@@ -13,10 +13,11 @@
 //!
 //! Shared parts: [`informer`] (one watch a kind), [`queue`] (keys to work on) and [`recorder`] (events) of the crate `client`,
 //! [`reconcile`] (the worker loop and its errors), [`cluster`] (the informers together), [`expectations`] (own writes not seen yet), [`pods`] (making and
-//! removing pods for an owner), [`claim`] (which pods an owner has), [`adoption`] (whether it may take in more), [`discovery`] and [`inventory`] (every kind there is), [`history`] (controller revisions), [`backoff`]. Deciding is pure and lives in each controller's `plan` file.
+//! removing pods for an owner), [`claim`] (which pods an owner has), [`adoption`] (whether it may take in more), [`discovery`] and [`inventory`] (every kind there is), [`address_pools`] (of load balancers), [`history`] (controller revisions), [`backoff`]. Deciding is pure and lives in each controller's `plan` file.
 
 #![warn(unreachable_pub)]
 
+mod address_pools;
 mod adoption;
 mod attach_detach;
 mod attributes_class_protection;
@@ -68,11 +69,11 @@ mod volume_expand;
 mod volume_protection;
 mod workers;
 
+pub use address_pools::{Pool, PoolError};
 use client::{informer, queue, recorder};
 pub use node_ipam::Ranges;
-pub use options::{Autoscaling, EndpointWrites, NodeHealth, Options, Volumes};
+pub use options::{Autoscaling, EndpointWrites, LoadBalancing, NodeHealth, Options, Volumes};
 pub use run::{Clients, Config, run};
 pub use selection::{Selection, UnknownController};
-pub use service_lb::{LoadBalancing, Pool, PoolError};
 pub use signing::Authorities;
 pub use workers::{Refused, Workers};

@@ -1,6 +1,6 @@
 //! What may be set of the controllers, with upstream's defaults (`cmd/kube-controller-manager/app/options`, `pkg/controller/*/config`).
 
-use crate::service_lb::LoadBalancing;
+use crate::address_pools::Pool;
 use crate::workers::Workers;
 use jiff::SignedDuration;
 use std::time::Duration;
@@ -62,6 +62,15 @@ impl Default for Options {
             unused_tokens: SignedDuration::from_hours(365 * 24),
         }
     }
+}
+
+/// LoadBalancer Services.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LoadBalancing {
+    /// The pools there are without the ConfigMap; where there is one, it counts alone.
+    pub pools: Vec<Pool>,
+    /// A cloud's own program does it (`--cloud-provider=external`).
+    pub external: bool,
 }
 
 /// What follows from a node's silence.

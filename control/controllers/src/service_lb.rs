@@ -13,13 +13,14 @@
 mod allocate;
 mod ledger;
 mod nodes;
-mod pools;
 mod read;
 #[cfg(test)]
 mod tests;
 
+use crate::address_pools::{self, Pool, PoolError};
 use crate::cluster::Cluster;
 use crate::informer::{Informer, key_of};
+use crate::options::LoadBalancing;
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, found};
 use crate::recorder::{Recorder, Severity};
@@ -32,27 +33,15 @@ use ledger::Ledger;
 use machinery::load_balancer::{ANNOUNCED, FINALIZER, MODE, NODES};
 use nodes::Reached;
 use parking_lot::{Mutex, RwLock};
-pub use pools::{Pool, PoolError};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The ConfigMap of pools, by namespace and name.
-pub(crate) const POOLS: (&str, &str) = ("kube-system", "windlass-load-balancer");
 /// Who records the events, as upstream.
 const COMPONENT: &str = "service-controller";
 /// Label of a slice: the Service it belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
-
-/// What may be set of it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct LoadBalancing {
-    /// The pools there are without the ConfigMap; where there is one, it counts alone.
-    pub pools: Vec<Pool>,
-    /// A cloud's own program does it (`--cloud-provider=external`).
-    pub external: bool,
-}
 
 pub(crate) struct ServiceBalancers {
     services: Arc<Informer<Service>>,
@@ -126,7 +115,7 @@ impl ServiceBalancers {
         cluster.balancer_pools.on_change(move |_, new| {
             let read = match new {
                 None => given.clone(),
-                Some(map) => match pools::read(map.data.as_ref().unwrap_or(&Default::default())) {
+                Some(map) => match address_pools::read(map.data.as_ref().unwrap_or(&Default::default())) {
                     Ok(pools) => pools,
                     Err(error) => return refuse(&say, map, &error),
                 },

@@ -142,7 +142,7 @@ fn a_local_service_is_answered_for_where_its_pods_are_and_keeps_its_clients_addr
     namespace.kubectl(&["rollout", "status", "deployment/here", "--timeout=90s"]);
     has(&namespace, "here", "192.168.77.200");
     let body = eventually("an answer", 30, || get("192.168.77.200"));
-    assert!(body.contains(" 192.168.77.1:"), "from the lab's own address: {body}");
+    assert!(body.replace("::ffff:", "").contains(" [192.168.77.1]:"), "from the lab's own address: {body}");
     assert_eq!(asked("192.168.77.200"), Ok("n1"), "n2 would be the first, and has no pod");
     assert_eq!(namespace.path("service/here", "{.spec.ports[*].nodePort}"), "");
     namespace.apply(&balanced("here", "n2", fields));

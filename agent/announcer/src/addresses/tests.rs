@@ -139,3 +139,34 @@ fn a_kernel_on_the_link_finds_the_addresses_of_both_families_and_loses_them() {
     };
     std::thread::spawn(work).join().unwrap();
 }
+
+/// An address on a link that nothing is sent by.
+fn held() -> Addresses {
+    let (recorder, _writer) = Recorder::new(None, None);
+    let mut addresses = Addresses::new("n1".to_owned(), recorder);
+    addresses.set_firm(true);
+    let about = Place { rank: Some(0), about: Default::default() };
+    let (claim, link) = (Claim::new(), Some((1, Mac([2, 0, 0, 0, 0, 1]))));
+    let held = Held { claim, place: about, link, next: Some(Instant::now()), rival: None, told: None };
+    addresses.all.insert([192, 0, 2, 1].into(), held);
+    addresses.tick(Instant::now());
+    addresses
+}
+
+#[test]
+fn an_address_that_moves_must_not_be_told_as_a_conflict_but_a_stranger_is() {
+    let said = Said::Has { address: [192, 0, 2, 1].into(), who: Mac([2, 0, 0, 0, 0, 9]) };
+    let told = |addresses: &Addresses| addresses.all.values().any(|held| held.told.is_some());
+    let (mut addresses, start) = (held(), Instant::now());
+    for milliseconds in [0, 200, 1200] {
+        assert!(addresses.hear(1, said, start + Duration::from_millis(milliseconds)), "it is ours");
+    }
+    assert!(!told(&addresses));
+    assert!(!addresses.hear(2, said, start), "another link is another world");
+    addresses.hear(1, said, start + Duration::from_secs(30));
+    assert!(!told(&addresses), "another time");
+    for seconds in 31..35 {
+        addresses.hear(1, said, start + Duration::from_secs(seconds));
+    }
+    assert!(told(&addresses));
+}

@@ -106,7 +106,7 @@ fn an_address_is_answered_for_again_within_three_seconds_of_its_nodes_end() {
         let mut link = Link::of(4);
         link.run(Duration::from_secs(5) + Duration::from_millis(50) * late);
         link.nodes[0].alive = false;
-        link.run(Duration::from_millis(1900));
+        link.run(Duration::from_millis(1600));
         assert_eq!(link.holders(), [0; 0], "one who is slow for a second or two keeps it");
         link.run(Duration::from_millis(700));
         assert_eq!(link.holders(), [1]);

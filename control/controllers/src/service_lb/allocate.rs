@@ -3,7 +3,7 @@
 //! What a Service has it keeps, as long as it asks for nothing else, and no older Service has the address. An address that no pool has any
 //! more stays with who has it: it is given to nobody else, and clients know it.
 
-use super::pools::Pool;
+use crate::address_pools::Pool;
 use crate::queue::Key;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,6 @@
 use super::super::ledger::{Entry, Ledger};
-use super::super::pools::read;
 use super::*;
+use crate::address_pools::read;
 use proptest::prelude::*;
 
 fn pools(text: &[(&str, &str)]) -> Vec<Pool> {

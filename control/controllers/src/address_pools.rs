@@ -184,16 +184,16 @@ impl Pool {
         self.ranges.is_empty()
     }
 
-    pub(super) fn contains(&self, address: IpAddr) -> bool {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
         self.ranges.iter().any(|range| range.contains(address))
     }
 
     /// Whether it has addresses of a family.
-    pub(super) fn has_family(&self, ipv6: bool) -> bool {
+    pub(crate) fn has_family(&self, ipv6: bool) -> bool {
         self.ranges.iter().any(|range| range.ipv6 == ipv6)
     }
 
-    pub(super) fn first_free<V>(&self, ipv6: bool, taken: &BTreeMap<IpAddr, V>) -> Option<IpAddr> {
+    pub(crate) fn first_free<V>(&self, ipv6: bool, taken: &BTreeMap<IpAddr, V>) -> Option<IpAddr> {
         self.ranges.iter().filter(|range| range.ipv6 == ipv6).find_map(|range| range.first_free(taken))
     }
 }
@@ -202,7 +202,7 @@ impl Pool {
 ///
 /// # Errors
 /// What is wrong with the first that cannot be.
-pub(super) fn read(data: &BTreeMap<String, String>) -> Result<Vec<Pool>, PoolError> {
+pub(crate) fn read(data: &BTreeMap<String, String>) -> Result<Vec<Pool>, PoolError> {
     let read = |(name, text): (&String, &String)| {
         let wrong = |why: String| PoolError::Unreadable { pool: name.clone(), why };
         // What is too long is too much.
