@@ -5,14 +5,18 @@
 //! only once the kubelet has reported it and the API server has told everybody. What was said is kept in a file for each address, beside the
 //! socket, where it outlives the agent and not the machine: an agent that starts again knows whose an address is that no status shows yet.
 //!
-//! Why this, and not a hold on every address that nobody knows: a held pod loses its first packets, and a second of every connection that
-//! begins with them; and what would release it is the API server, which may be away for hours. Here the wait has an end
-//! ([`PATIENCE`]), whatever the API server does. A pod is waited for only where its namespace has policies. Is it not known by then, it
-//! begins closed in the directions these policies close for anybody; but its node reaches it, so that its probes pass and an API server on that
-//! node gets to it: nothing that a cluster needs to come back can wait for itself. Is the API server away since the agent's start, so that no policy is
-//! known at all, pods begin as the kernel's rules of before are; there are none of the API's then that the kubelet could start.
+//! Why this, and not a hold on every address that nobody knows: what would release a held pod is the API server, which may be away for
+//! hours, and even where it answers at once, a connection whose first packet is lost takes a second longer. Here the wait has an end
+//! ([`PATIENCE`]), whatever the API server does:
 //!
-//! An agent that does not answer at all is another matter: the plugin refuses the pod, and the kubelet, which is part of the agent, tries again.
+//! - a pod whose namespace has no policies is not waited for;
+//! - a pod that is not known by then begins closed, in the directions that policies of its namespace speak of. Its node reaches it all the same: its
+//!   probes pass, and an API server on that node gets to a webhook or key service in it. Nothing that a cluster needs to come back waits for
+//!   itself;
+//! - where the API server has been away since the agent began, no policy is known at all, and pods begin under the rules that the kernel still has;
+//!   after a boot there are none. The kubelet can start static pods only then. They are judged, and their flows with them, once policies are known.
+//!
+//! An agent that does not answer at all is another matter: the plugin refuses the pod, and the runtime is told to try again.
 
 use crate::model::Owner;
 use client::Key;

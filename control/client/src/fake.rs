@@ -124,7 +124,11 @@ impl Fake {
 
 /// Whether an object is of the resource at a path.
 fn is_of(path: &str, object: &Value) -> bool {
-    object["kind"].as_str().is_none_or(|kind| path.ends_with(&format!("/{}s", kind.to_lowercase())))
+    object["kind"].as_str().is_none_or(|kind| {
+        let one = kind.to_lowercase();
+        let all = one.strip_suffix('y').map_or_else(|| format!("{one}s"), |stem| format!("{stem}ies"));
+        path.ends_with(&format!("/{all}"))
+    })
 }
 
 fn frames(receiver: UnboundedReceiver<Bytes>) -> BoxStream<'static, Result<Frame<Bytes>, Infallible>> {
