@@ -1,7 +1,7 @@
 //! Another release and back, under load: no container is restarted, no connection is lost.
 
 use super::{Machines, answers, of_pods, on_machines, spread};
-use crate::harness::{Namespace, cluster};
+use crate::harness::{Namespace, cluster, eventually};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -47,12 +47,17 @@ fn an_upgrade_and_a_downgrade_must_not_touch_pods_or_connections() {
         println!("{} requests answered meanwhile", asked?.iter().sum::<u32>());
         super::all_ready(300);
         ensure!(look() == before, "containers are others: {before:?} and then {:?}", look());
-        let heard = || -> Result<usize> {
-            Ok(namespace.kubectl(&["exec", "talker", "--", "cat", "/tmp/heard"]).lines().count())
+        // the kubelet that was restarted last is asked before it listens
+        let heard = || {
+            eventually("exec", 120, || {
+                let out = namespace.kubectl_output(&["exec", "talker", "--", "cat", "/tmp/heard"]);
+                let said = String::from_utf8_lossy(&out.stdout).lines().count();
+                if out.status.success() { Ok(said) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
+            })
         };
-        let (one, other) = (heard()?, {
+        let (one, other) = (heard(), {
             tokio::time::sleep(Duration::from_secs(5)).await;
-            heard()?
+            heard()
         });
         ensure!(other > one, "the connection that was there before is cut: {one} lines, and then {other}");
         Ok(())
