@@ -10,7 +10,7 @@
 //! - [`pods`]: pod start against the same CRI calls made directly
 //! - [`floor`]: those calls
 //! - [`services`]: the proxy's applier against bare `nft`, in a network namespace of its own
-//! - [`machine`]: a node that is a virtual machine
+//! - [`machine`]: a node that is a virtual machine; [`inside`]: a copy of this program on it
 //! - [`api`]: lists and watches; [`definitions`]: custom resources by the hundred
 
 mod api;
@@ -18,6 +18,7 @@ mod cluster;
 mod definitions;
 mod figure;
 mod floor;
+pub mod inside;
 pub mod machine;
 mod pods;
 mod process;

@@ -120,7 +120,7 @@ enum Action {
     #[command(hide = true)]
     Within {
         #[command(subcommand)]
-        what: bench::machine::Within,
+        what: bench::inside::Within,
     },
     #[command(hide = true)]
     Supervise,
@@ -202,7 +202,7 @@ fn main() -> Result<()> {
             Some((node, kubeconfig)) => bench::machine::run(&node, &kubeconfig, json),
             None => bench::run(&layout, &bench::Plan { programs: programs()?, parts, json }),
         },
-        Action::Within { what } => bench::machine::within(&what),
+        Action::Within { what } => bench::inside::within(&what),
         Action::Chaos { minutes, around } => {
             let length = std::time::Duration::from_secs(60 * minutes);
             let (etcd, balancer) = (around.etcd(), around.balancer);

@@ -3,7 +3,7 @@
 use super::cluster::{Cluster, WORKER, watch_until};
 use super::figure::{Promise, Report};
 use super::floor::{self, Floor};
-use super::machine::Inside;
+use super::inside::Inside;
 use super::process;
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};

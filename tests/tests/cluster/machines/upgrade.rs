@@ -52,7 +52,11 @@ fn an_upgrade_and_a_downgrade_must_not_touch_pods_or_connections() {
             eventually("exec", 120, || {
                 let out = namespace.kubectl_output(&["exec", "talker", "--", "cat", "/tmp/heard"]);
                 let said = String::from_utf8_lossy(&out.stdout).lines().count();
-                if out.status.success() { Ok(said) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
+                if out.status.success() {
+                    Ok(said)
+                } else {
+                    Err(String::from_utf8_lossy(&out.stderr).into_owned())
+                }
             })
         };
         let (one, other) = (heard(), {
