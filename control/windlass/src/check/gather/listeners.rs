@@ -44,12 +44,10 @@ fn inodes(table: &str, port: u16) -> Vec<&str> {
 
 /// The service that a process is part of, by its cgroups.
 fn unit(cgroups: &str) -> Option<String> {
-    let services =
+    let mut parts =
         cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).flat_map(|path| path.split('/'));
-    services
-        .filter(|part| part.ends_with(".service") && !part.starts_with("user@"))
-        .next_back()
-        .map(str::to_owned)
+    let last = parts.rfind(|part| part.ends_with(".service") && !part.starts_with("user@"));
+    last.map(str::to_owned)
 }
 
 #[cfg(test)]
