@@ -261,8 +261,7 @@ mod tests {
             let error = error.to_string();
             assert!(error.contains(words), "{line}: {error}");
         }
-        for line in ["--cloud-provider=external", "--cidr-allocator-type=RangeAllocator", "--cloud-provider="]
-        {
+        for line in ["--cidr-allocator-type=RangeAllocator", "--cloud-provider="] {
             assert_eq!(read(line).unwrap(), Options::default(), "{line}");
         }
     }
