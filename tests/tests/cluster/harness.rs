@@ -44,6 +44,11 @@ pub fn lab_output(args: &[&str]) -> Output {
         .unwrap()
 }
 
+/// The guest program on this machine.
+pub fn guest() -> String {
+    env!("CARGO_BIN_EXE_guest").to_owned()
+}
+
 /// Runs a command inside a node, whatever comes of it.
 pub fn on_node(node: &str, argv: &[&str]) -> Output {
     let mut args = vec!["exec", node, "--"];

@@ -1,7 +1,7 @@
 //! Helm 3 and 4 as they are (out of PyPI packages that carry them): a chart with a definition, a custom resource, hooks and a test goes through its
 //! life, with a person's edits in between. Helm 3 merges three ways, Helm 4 applies on the server.
 
-use crate::harness::{Namespace, cluster};
+use crate::harness::{Namespace, cluster, eventually};
 use crate::python;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -227,8 +227,14 @@ fn life(package: &str, applies: bool) {
     merged(&namespace, "one");
 
     helm.run(&["uninstall", "r", "--wait"]);
-    let left = namespace.kubectl(&["get", "all,configmaps,secrets,greetings", "-o", "name"]);
-    assert_eq!(left.lines().collect::<Vec<_>>(), ["configmap/kube-root-ca.crt", "configmap/r-kept"]);
+    // Helm waits for what the chart made, not for the pods of its Deployment.
+    eventually("what a release leaves", 60, || {
+        let left = namespace.kubectl(&["get", "all,configmaps,secrets,greetings", "-o", "name"]);
+        match left.lines().collect::<Vec<_>>()[..] {
+            ["configmap/kube-root-ca.crt", "configmap/r-kept"] => Ok(()),
+            _ => Err(left),
+        }
+    });
     cluster().kubectl(&["delete", "crd", "greetings.helm.windlass.dev", "--wait"]);
 }
 

@@ -1,6 +1,6 @@
 //! Network policies, with real packets between pods of one node and of two.
 
-use crate::harness::{Namespace, cluster, eventually, lab_output};
+use crate::harness::{Namespace, cluster, eventually, guest, on_node};
 
 /// A pod that serves HTTP and an echo at port 9000, ready once its node reaches it.
 fn server(namespace: &Namespace<'_>, name: &str, node: &str) {
@@ -97,24 +97,13 @@ fn policies_must_let_in_whom_they_name_and_nobody_else() {
     let far = address(&red, "far");
     policy(&red, "allow", &spec(&format!("{{ ipBlock: {{ cidr: 10.244.0.0/16, except: [{far}/32] }} }}")));
     settles("all but one address", &all, &twice([true, false, true]));
-    // from outside, by the node: the block is not its address
-    let outside = |at: &str| {
-        lab_output(&["exec", "n1", "--", "busybox", "wget", "-q", "-T", "2", "-O-", &format!("http://{at}/")])
+    // from outside, by a node: the block is not its address
+    let outside = |node: &str| {
+        let asked = on_node(node, &["timeout", "2", &guest(), "get", &format!("http://{pod}/")]);
+        asked.status.success()
     };
-    assert!(outside(&pod).status.success(), "its own node");
-    let other_node = lab_output(&[
-        "exec",
-        "n2",
-        "--",
-        "busybox",
-        "wget",
-        "-q",
-        "-T",
-        "2",
-        "-O-",
-        &format!("http://{pod}/"),
-    ]);
-    assert!(!other_node.status.success(), "another node");
+    assert!(outside("n1"), "its own node");
+    assert!(!outside("n2"), "another node");
     red.kubectl(&["delete", "networkpolicy", "--all"]);
     settles("no policy any more", &all, &twice([true; 3]));
     // out
@@ -237,11 +226,11 @@ fn foreign_flushes_must_not_open_what_policies_close() {
     policy(&namespace, "deny", "{ podSelector: {} }");
     let far = [(&namespace, "far", web.as_str())];
     settles("closed", &far, &[false]);
-    let flushed = lab_output(&["exec", "n1", "--", "nft", "delete", "table", "inet", "windlass-policy"]);
+    let flushed = on_node("n1", &["nft", "delete", "table", "inet", "windlass-policy"]);
     assert!(flushed.status.success());
     settles("closed again", &far, &[false]);
     eventually("the table is back", 30, || {
-        let out = lab_output(&["exec", "n1", "--", "nft", "list", "table", "inet", "windlass-policy"]);
+        let out = on_node("n1", &["nft", "list", "table", "inet", "windlass-policy"]);
         if out.status.success() { Ok(()) } else { Err("no table".to_owned()) }
     });
     settles("closed again", &far, &[false]);

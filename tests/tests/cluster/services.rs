@@ -1,6 +1,6 @@
 //! Services, node ports and names, with real connections.
 
-use crate::harness::{Namespace, cluster, echo, eventually, lab_output};
+use crate::harness::{Namespace, cluster, echo, eventually, guest, lab_output};
 use std::collections::BTreeMap;
 
 /// A pod on `node` that can be told to connect somewhere.
@@ -16,11 +16,6 @@ spec:
 "
     ));
     namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=300s", &format!("pod/{name}")]);
-}
-
-/// The guest program on this machine.
-fn guest() -> String {
-    env!("CARGO_BIN_EXE_guest").to_owned()
 }
 
 /// Who answers `count` requests from a pod: answers by server.
