@@ -48,7 +48,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            cache_bytes: 32 << 20,
+            cache_bytes: 8 << 20,
             history: Duration::from_secs(300),
             max_revisions: 1_000_000,
             max_value: 3 << 19,
