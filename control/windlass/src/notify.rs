@@ -196,7 +196,9 @@ mod tests {
         started(&listener, &Supervisor::default(), &start).await;
         listener.send("READY=1\nSTATUS=").unwrap();
         let mut buffer = [0; 128];
-        for wanted in ["STATUS=waiting\nEXTEND_TIMEOUT_USEC=90000000"; 2].into_iter().chain(["READY=1\nSTATUS="]) {
+        for wanted in
+            ["STATUS=waiting\nEXTEND_TIMEOUT_USEC=90000000"; 2].into_iter().chain(["READY=1\nSTATUS="])
+        {
             let read = socket.recv(&mut buffer).await.unwrap();
             assert_eq!(String::from_utf8_lossy(&buffer[..read]), wanted);
         }
