@@ -51,7 +51,11 @@ pub(crate) async fn run(flags: &UpgradeFlags) -> anyhow::Result<()> {
     let (after, entries) = staged?;
     let record = Some(Path::new(RECORD)).filter(|record| record.is_file());
     let changes = changes(dir, &places, entries, record.is_some())?;
-    let journal = Journal::begin(dir, changes, &alive)?;
+    let begun = Journal::begin(dir, changes, &alive);
+    if begun.is_err() {
+        journal::sweep(dir)?;
+    }
+    let journal = begun?;
     let mut units = Vec::new();
     // Without systemd, whoever started them starts them again.
     let by_systemd = Path::new("/run/systemd/system").is_dir();
@@ -69,7 +73,7 @@ pub(crate) async fn run(flags: &UpgradeFlags) -> anyhow::Result<()> {
         if by_systemd && record.is_some() && installer.is_file() {
             program::run(&installer, &["--refresh"], SETTINGS).await.context("the machine's settings")?;
         }
-        for unit in &units {
+        for unit in units.iter().copied() {
             program::run("systemctl", &["restart", unit], flags.timeout).await?;
         }
         anyhow::Ok(())

@@ -51,7 +51,7 @@ impl Places {
 /// A line is malformed, or has a place that this program does not know.
 pub(super) fn parse(text: &str, places: &Places) -> anyhow::Result<Vec<Entry>> {
     let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
-    let entry = |line: &str| {
+    let entry = |line: &str| -> anyhow::Result<Entry> {
         let mut words = line.split_whitespace();
         let (Some(from), Some(to), Some(mode)) = (words.next(), words.next(), words.next()) else {
             bail!("{NAME}: {line:?}: a word is missing");
