@@ -6,7 +6,7 @@
 use crate::identity::{Files, Role};
 use crate::run::{Error, kubelet_task};
 use crate::tasks::until;
-use crate::{Config, bootstrap, certificate, client, kubelet_parts, rotation};
+use crate::{Config, Progress, bootstrap, certificate, client, kubelet_parts, rotation};
 use jiff::Timestamp;
 use pki::Kubeconfig;
 use pki::request::Subject;

@@ -52,7 +52,7 @@ fn an_upgrade_and_a_downgrade_must_not_touch_pods_or_connections() {
                     }
                     each(machines.workers(), upgrade).await?;
                 }
-                Ok(())
+                anyhow::Ok(())
             };
             let done = done.await;
             stop.cancel();
