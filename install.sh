@@ -5,6 +5,7 @@
 #   ./install.sh server [--set KEY=VALUE]...
 #   ./install.sh agent HOST:6443 --token TOKEN [--discovery-token-ca-cert-hash HASH] [--set KEY=VALUE]...
 #   ./install.sh --uninstall [--keep-packages]
+#   ./install.sh --refresh          what this release needs of a machine that is one already: `windlass upgrade` and the .deb call it
 #
 # The same settings are taken from WINDLASS_SERVER, WINDLASS_TOKEN and WINDLASS_CA_CERT_HASH. Settings are in /etc/windlass/config.yaml
 # (flags of `windlass server` and `windlass agent` without their dashes); a run changes those it is given and keeps the others.
@@ -14,6 +15,7 @@
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
+BIN=/usr/local/bin LIB=/usr/local/lib/windlass
 ETC=/etc/windlass
 STATE=$ETC/install
 RECORD=$STATE/record
@@ -140,17 +142,27 @@ packages() {
     fi
 }
 
-# Programs and units; a .deb has put them in place already.
+# Places of a release's files on this machine, in its list and in its units.
+PLACED=(-e "s|@BIN@|$BIN|g" -e "s|@LIB@|$LIB|g" -e "s|@UNITS@|/etc/systemd/system|g")
+listed() { sed -e '/^#/d' -e '/^ *$/d' "${PLACED[@]}" "$1"; }
+
+# What a release puts on a machine is what its list says; a .deb has put it in place already.
 programs() {
-    local file
+    local from to mode unit new
     [ -n "$DIST" ] || return 0
     (cd "$DIST" && sha256sum -c --quiet SHA256SUMS) || die "the release is damaged: checksums differ" "unpack it again"
-    for file in windlass windlass-cni; do put "$BIN/$file" 755 windlass <"$DIST/bin/$file"; done
-    put "$LIB/import-images" 755 <"$DIST/lib/import-images"
-    put "$LIB/images/pause.tar" 644 <"$DIST/images/pause.tar"
-    for file in windlass-server.service windlass-agent.service; do
-        sed -e "s|@BIN@|$BIN|" -e "s|@LIB@|$LIB|" "$DIST/systemd/$file" | put "/etc/systemd/system/$file" 644 windlass
-    done
+    new=$(listed "$DIST/FILES" | awk '{print $2}')
+    # What only the release before had goes, by its list, which is there until that is done.
+    if [ -f "$LIB/FILES" ]; then
+        while read -r from to mode unit; do
+            grep -qxF "$to" <<<"$new" || rm -f "$to"
+        done < <(listed "$LIB/FILES")
+    fi
+    while read -r from to mode unit; do
+        case $from in systemd/*) sed "${PLACED[@]}" "$DIST/$from" | put "$to" "$mode" "$unit" ;; *) put "$to" "$mode" "$unit" <"$DIST/$from" ;; esac
+    done < <(listed "$DIST/FILES")
+    # This run is what counts, not an upgrade that was cut short before it.
+    rm -rf "$BIN"/.windlass-upgrade*
 }
 
 # Directories that the running programs, containerd as soon as its package is there, would make otherwise, so that they go again with the rest.
@@ -271,6 +283,14 @@ settings() {
     for pair in ${SET[@]+"${SET[@]}"}; do setting "${pair%%=*}" "${pair#*=}"; done
 }
 
+# What this release needs of a machine beside its files. One that was set up by hand stays as it is.
+refresh() {
+    [ -s "$RECORD" ] || return 0
+    kernel
+    if ! other_runtime; then containerd_config; fi
+    runtime
+}
+
 # restart UNIT: and wait until it says that it is ready
 restart() {
     local unit=$1
@@ -368,7 +388,7 @@ undo() {
         ! edited "$what" || return 0
         rm -rf "$what" "$what.windlass-new"
         # what an upgrade leaves beside a program
-        case $what in */bin/windlass*) rm -rf "$what.old" "$(dirname "$what")/.windlass-release" ;; esac ;;
+        case $what in */bin/windlass*) rm -rf "$what.old" "$(dirname "$what")"/.windlass-{release,upgrade}* ;; esac ;;
     changed)
         ! edited "$what" || return 0
         cp -a "$BEFORE$what" "$what.windlass-new"
@@ -432,7 +452,7 @@ uninstall() {
 
 # --- the line -------------------------------------------------------------------------------------------------------------------------
 
-ROLE='' SERVER=${WINDLASS_SERVER:-} TOKEN=${WINDLASS_TOKEN:-} HASH=${WINDLASS_CA_CERT_HASH:-} SET=() FORCE='' NO_START='' UNINSTALL='' KEEP_PACKAGES=''
+ROLE='' SERVER=${WINDLASS_SERVER:-} TOKEN=${WINDLASS_TOKEN:-} HASH=${WINDLASS_CA_CERT_HASH:-} SET=() FORCE='' NO_START='' UNINSTALL='' REFRESH='' KEEP_PACKAGES=''
 while [ $# -gt 0 ]; do
     case $1 in
     server | agent) ROLE=$1 ;;
@@ -445,6 +465,7 @@ while [ $# -gt 0 ]; do
     --force) FORCE=1 ;;
     --no-start) NO_START=1 ;;
     --uninstall) UNINSTALL=1 ;;
+    --refresh) REFRESH=1 ;;
     --keep-packages) KEEP_PACKAGES=1 ;;
     -h | --help)
         usage
@@ -468,10 +489,14 @@ if [ -n "$UNINSTALL" ]; then
     rm -f /run/windlass-install.lock
     exit 0
 fi
+if [ -n "$REFRESH" ]; then
+    refresh
+    exit 0
+fi
 [ -n "$ROLE" ] || { usage && exit 1; }
 
 HERE=$(dirname "$(readlink -f "$0")")
-BIN=/usr/local/bin LIB=/usr/local/lib/windlass DIST=''
+DIST=''
 if [ -f "$HERE/SHA256SUMS" ]; then
     DIST=$HERE
 elif [ -x /usr/bin/windlass ] && [ "$HERE" = /usr/lib/windlass ]; then

@@ -21,6 +21,7 @@ use crate::pod::qos::{self, Class};
 pub(crate) mod limits;
 pub(crate) mod pressure;
 mod process;
+pub mod record;
 pub(crate) mod systemd;
 pub(crate) mod tree;
 pub(crate) mod usage;

@@ -59,7 +59,7 @@ mod user_namespace;
 mod volume;
 mod worker;
 
-pub use cgroup::Cgroups;
+pub use cgroup::{Cgroups, record as cgroup_record};
 pub use config::sources::Sources;
 pub use config::{Config, Error as ConfigError};
 pub use login::provider::load as load_credential_providers;

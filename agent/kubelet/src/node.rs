@@ -135,10 +135,17 @@ pub struct Reported {
     pub errors: Vec<String>,
 }
 
-/// Registers the node and keeps its status, and renews its lease, as tasks of `scope`.
-pub fn keep(scope: &Scope, config: Config, client: kube::Client, sources: Sources) {
+/// Registers the node and keeps its status, and renews its lease, as tasks of `scope`. `registered` is told the object's uid once it is in the
+/// API server.
+pub fn keep(
+    scope: &Scope,
+    config: Config,
+    client: kube::Client,
+    sources: Sources,
+    registered: watch::Sender<Option<String>>,
+) {
     let config = Arc::new(config);
-    let (registered, uid) = watch::channel(None);
+    let uid = registered.subscribe();
     let (of, node) = (client.clone(), config.clone());
     scope.keep(Task::new("node-status", move |stop| {
         let (config, registered) = (node.clone(), registered.clone());

@@ -61,6 +61,9 @@ pub enum Error {
     /// The classes' cgroups cannot be made.
     #[error("prepare cgroups")]
     Cgroups(#[source] crate::cgroup::Error),
+    /// Where those are cannot be written down.
+    #[error("write {}", .path.display())]
+    Record { path: PathBuf, source: std::io::Error },
     /// A directory cannot be made.
     #[error("create directory {}", .path.display())]
     Directory { path: PathBuf, source: std::io::Error },
@@ -119,6 +122,8 @@ impl Kubelet {
         let machine = Machine::read(&config);
         crate::host::prepare(&config.host, machine.unified)?;
         let cgroups = Cgroups::new(&config);
+        let path = config.root_dir.join(crate::cgroup::record::FILE);
+        cgroups.record(&config.root_dir).map_err(|source| Error::Record { path, source })?;
         cgroups.prepare(&machine.limit).await.map_err(Error::Cgroups)?;
         for reserved in config.enforcement.reserved() {
             let amounts =

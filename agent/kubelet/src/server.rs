@@ -6,7 +6,7 @@
 //! - [`health`], [`logs`], [`podlist`], `system_logs`, [`metrics`], `indicators`, `zpages`: answers of their own; [`stream`]: exec, attach and port-forward
 //! - [`pods`]: what the port needs to know of pods; [`plain`]: ports without TLS; `checkpoint`: containers written to files
 //!
-//! [`run`] accepts connections until it is told to stop: requests under way then have [`DRAIN`] to finish, and streams,
+//! [`serve`] accepts connections until it is told to stop: requests under way then have [`DRAIN`] to finish, and streams,
 //! which end when their users like, are cut.
 
 pub(crate) mod answer;
@@ -83,22 +83,13 @@ pub enum Error {
     Tls(#[from] tls::Error),
 }
 
-/// Serves the port until the scope of `health` ends. `client` reviews tokens and permissions; without one, only certificates are known
-/// and, in webhook mode, nothing is permitted.
-pub async fn run(
-    config: Config,
-    pods: Arc<dyn Pods>,
-    runtime: Runtime,
-    stats: Stats,
-    client: Option<kube::Client>,
-    health: Health,
-) -> Result<(), Error> {
-    let address = config.address;
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-    serve(listener, config, pods, runtime, stats, client, health).await
+/// Takes the port: from now on connections wait to be served.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
 }
 
-/// Serves on a listener that is there.
+/// Serves the port until the scope of `health` ends. `client` reviews tokens and permissions; without one, only certificates are known
+/// and, in webhook mode, nothing is permitted.
 pub async fn serve(
     listener: TcpListener,
     config: Config,

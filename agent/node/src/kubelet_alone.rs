@@ -50,7 +50,8 @@ pub async fn run(config: Config, credentials: Credentials, shutdown: Cancellatio
         Some(first) => {
             let (client, slot) = client::renewable(first);
             let (rotate_client, rotate_serving) = (settings.rotate_client, settings.rotate_serving);
-            let mut tasks = vec![kubelet_task(settings, Some(client.clone()), &supervisor)];
+            let mut tasks =
+                vec![kubelet_task(settings, Some(client.clone()), &supervisor, Progress::default())];
             if rotate_client && files.read_pair(Role::Client).map_err(Error::Serving)?.is_some() {
                 let (config, files, client) = (config.clone(), files.clone(), client.clone());
                 tasks.push(Task::new("client-certificate", move |token| {
@@ -73,7 +74,7 @@ pub async fn run(config: Config, credentials: Credentials, shutdown: Cancellatio
             }
             tasks
         }
-        None => vec![kubelet_task(settings, None, &supervisor)],
+        None => vec![kubelet_task(settings, None, &supervisor, Progress::default())],
     };
     supervisor.run(tasks, &shutdown).await;
     Ok(())

@@ -4,6 +4,7 @@
 use crate::Config;
 use crate::client::limited;
 use crate::identity::{Files, Role};
+use crate::progress::Progress;
 use kubelet::eviction;
 use kubelet::node::{self as node_object, Cloud, Reported, Reservation, Sources, trouble};
 use kubelet::pressure::Signal;
@@ -139,11 +140,12 @@ fn reservation(lists: &[&BTreeMap<String, String>]) -> Result<Reservation, TaskE
     Ok(out)
 }
 
-/// Runs the kubelet until `stop`, each part of it as a task of the supervisor.
+/// Runs the kubelet until `stop`, each part of it as a task of the supervisor; `progress` is told once its port listens and the node is registered.
 pub(crate) async fn run(
     settings: kubelet::Config,
     client: Option<kube::Client>,
     supervisor: Supervisor,
+    progress: Progress,
     stop: CancellationToken,
 ) -> Result<(), TaskError> {
     if let Some(dir) = &settings.static_pod_path {
@@ -194,12 +196,18 @@ pub(crate) async fn run(
     // Reviews are the API server's: a node without one has nobody to ask, and serves only if everybody may.
     let somebody_decides = client.is_some() || port.authorization == Authorization::AlwaysAllow;
     if settings.serve && somebody_decides {
-        scope.keep(serve(port, &kubelet, Access::Known(client.clone()), scope.clone()));
+        let access = Access::Known(client.clone(), progress.listening.clone());
+        scope.keep(serve(port, &kubelet, access, scope.clone()));
+    } else {
+        progress.listening.send_replace(true);
     }
     if let Some(client) = client {
         let (runtime, health, events) = (kubelet.runtime(), kubelet.health(), kubelet.recorder());
         let sources = Sources { runtime, health, reported, events };
-        node_object::keep(&scope, presentation, client, sources);
+        node_object::keep(&scope, presentation, client, sources, progress.registered);
+    } else {
+        // A node of no cluster: there is nobody to know it.
+        progress.registered.send_replace(Some(String::new()));
     }
     Box::pin(kubelet.run()).await;
     drop(reporting);
@@ -224,8 +232,8 @@ async fn show(mut in_use: watch::Receiver<BTreeSet<String>>, report: watch::Send
 /// Whom a port is for.
 #[derive(Clone)]
 enum Access {
-    /// Those who are known, by TLS; the client reviews who they are.
-    Known(Option<kube::Client>),
+    /// Those who are known, by TLS; the client reviews who they are. It is told once connections are taken.
+    Known(Option<kube::Client>, watch::Sender<bool>),
     /// Everybody, to read, without TLS.
     Everybody,
 }
@@ -242,8 +250,10 @@ fn serve(port: server::Config, kubelet: &Kubelet, access: Access, scope: Arc<Sco
         let (access, health) = (access.clone(), health.clone());
         async move {
             match access {
-                Access::Known(client) => {
-                    Box::pin(server::run(port, pods, runtime, stats, client, health)).await?;
+                Access::Known(client, listening) => {
+                    let listener = server::listen(port.address).await?;
+                    listening.send_replace(true);
+                    Box::pin(server::serve(listener, port, pods, runtime, stats, client, health)).await?;
                 }
                 Access::Everybody => {
                     Box::pin(server::plain::read_only(port, pods, runtime, stats, health)).await?;

@@ -10,6 +10,7 @@
 //! - [`tasks`]: network, DNS, proxy and announcer, each as a task; [`kubelet_alone`]: a kubelet that is a program of its own
 //! - [`lost`]: what the container runtime forgot is detached
 //! - [`kubelet_parts`]: the kubelet's settings and its parts together
+//! - [`progress`]: how far a start has come
 //! - [`mod@run`]: the list of tasks, which the crate `supervise` keeps running
 
 #![warn(unreachable_pub)]
@@ -27,6 +28,7 @@ pub mod kubelet_alone;
 mod kubelet_parts;
 mod lost;
 mod parts;
+mod progress;
 mod rotation;
 mod run;
 pub mod tasks;
@@ -34,4 +36,5 @@ pub mod tasks;
 pub use authorities::LEARNT as AUTHORITIES_LEARNT;
 pub use client::{Slot as ClientSlot, limited as limited_client, renewable as renewable_client};
 pub use config::Config;
+pub use progress::Progress;
 pub use run::run;

@@ -9,6 +9,7 @@ use crate::client::{self, Slot};
 use crate::config::{Config, check_node_name};
 use crate::identity::Files;
 use crate::parts::Parts;
+use crate::progress::Progress;
 use crate::tasks::until;
 use crate::{authorities, cluster_info, kubelet_parts, lost, rotation, tasks};
 use std::path::Path;
@@ -42,12 +43,13 @@ pub enum Error {
     Serving(#[source] pki::Error),
 }
 
-/// Runs the agent until `shutdown`, its tasks kept by `supervisor` and those of `beside` with them, which stop first. Errors are those of the
-/// start; later ones are a task's own, logged and survived.
+/// Runs the agent until `shutdown`, its tasks kept by `supervisor` and those of `beside` with them, which stop first. `progress` is told how far the
+/// start has come. Errors are those of the start; later ones are a task's own, logged and survived.
 pub async fn run(
     config: Config,
     supervisor: &Supervisor,
     mut beside: Vec<Task>,
+    progress: Progress,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     check_node_name(&config.node_name).map_err(Error::Config)?;
@@ -78,7 +80,7 @@ pub async fn run(
             let kubelet = kubelet_parts::settings(&config, &files)?;
             let lost = lost::task(&kubelet.container_runtime_endpoint, &network);
             let dns = dns_settings(&config, kubelet.resolv_conf.as_deref());
-            let mut tasks = vec![kubelet_task(kubelet, Some(client.clone()), supervisor), lost];
+            let mut tasks = vec![kubelet_task(kubelet, Some(client.clone()), supervisor, progress), lost];
             tasks.extend(cluster_tasks(
                 &config,
                 &server,
@@ -104,7 +106,7 @@ pub async fn run(
             prepared.map_err(Error::Serving)?;
             let kubelet = kubelet_parts::settings(&config, &files)?;
             let lost = lost::task(&kubelet.container_runtime_endpoint, &network);
-            let mut tasks = vec![kubelet_task(kubelet, None, supervisor), lost];
+            let mut tasks = vec![kubelet_task(kubelet, None, supervisor, progress), lost];
             tasks.extend(standalone_tasks(&config, files));
             (tasks, None)
         }
@@ -119,10 +121,11 @@ pub(crate) fn kubelet_task(
     settings: kubelet::Config,
     client: Option<kube::Client>,
     supervisor: &Supervisor,
+    progress: Progress,
 ) -> Task {
     let supervisor = supervisor.clone();
     Task::new("kubelet", move |token| {
-        kubelet_parts::run(settings.clone(), client.clone(), supervisor.clone(), token)
+        kubelet_parts::run(settings.clone(), client.clone(), supervisor.clone(), progress.clone(), token)
     })
 }
 

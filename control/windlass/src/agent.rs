@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 use pki::bootstrap::{AuthorityHash, JoinToken};
 use std::net::IpAddr;
-use supervise::{Supervisor, Task};
+use supervise::{Scope, Supervisor, Task};
 use tokio_util::sync::CancellationToken;
 
 /// Set by a server for its child: the server's process id, with which the child dies.
@@ -30,11 +30,17 @@ pub(crate) async fn run(flags: AgentFlags) -> anyhow::Result<()> {
         let Some(_lock) = lock else { return Ok(()) };
         tracing::info!(node = config.node_name, ips = ?config.node_ips, server = config.server, "agent starts");
         let supervisor = Supervisor::default();
-        let mut beside: Vec<Task> = notify::task(&supervisor).into_iter().collect();
+        let progress = node::Progress::default();
+        // It tells what is waited for while there is nothing else yet.
+        let told = Scope::new(&supervisor, "", &shutdown);
+        if let Some(task) = notify::task(&supervisor, &progress) {
+            told.keep(task);
+        }
+        let mut beside: Vec<Task> = Vec::new();
         if flags.node.node_ip.is_empty() {
             beside.extend(config.node_ips.first().map(|had| address(*had, &config, &shutdown)));
         }
-        Ok(Box::pin(node::run(config, &supervisor, beside, shutdown.clone())).await?)
+        Ok(Box::pin(node::run(config, &supervisor, beside, progress, shutdown.clone())).await?)
     };
     signals.until_done(&shutdown, work).await
 }

@@ -1,7 +1,8 @@
-//! Telling systemd how the program is (sd_notify(3)): ready, alive, stopping.
+//! Telling systemd how the program is (sd_notify(3)): what it waits for, ready, alive, stopping.
 //!
-//! Woken by its start (ready) and by a third of the watchdog's period (alive). Reads the supervisor's reports; writes datagrams to the socket
-//! that systemd names. Promises: it runs where tasks run, so that a program whose threads all hang says nothing; and it says nothing while a
+//! Woken by the progress of a start, and by a third of the watchdog's period (alive). Reads the supervisor's reports; writes datagrams to the socket
+//! that systemd names. Ready means: a server's API server serves and machines may join; an agent's port listens and its node is registered. An agent
+//! whose server is away waits, says so in its status, and asks for more time where somebody has limited that: its pods go on meanwhile. Promises: it runs where tasks run, so that a program whose threads all hang says nothing; and it says nothing while a
 //! task is down for longer than any pause between two starts, which means that whoever starts it again hangs.
 
 use anyhow::Context as _;
@@ -15,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 /// Longer than the pauses between two starts of a task.
 const HUNG: Duration = Duration::from_secs(90);
+/// How often more time is asked for before it is ready, and how much of it.
+const WAITING: Duration = Duration::from_secs(20);
+const MORE: Duration = Duration::from_secs(90);
 /// How often it looks where nobody watches.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -60,18 +64,62 @@ fn hung(reports: &[Report], now: SystemTime) -> Option<&Report> {
     reports.iter().find(|report| since(report).is_some_and(is_old))
 }
 
-/// The task that tells systemd; none where nobody listens. Its start means that the program is ready.
-pub(crate) fn task(supervisor: &Supervisor) -> Option<Task> {
+/// What a program still waits for before it is ready.
+pub(crate) trait Start: Clone + Send + Sync + 'static {
+    /// In words for people; nothing, once it is ready.
+    fn waits_for(&self) -> Option<&'static str>;
+    /// Waits until that may be another.
+    fn changed(&self) -> impl Future<Output = ()> + Send;
+}
+
+impl Start for node::Progress {
+    fn waits_for(&self) -> Option<&'static str> {
+        self.waits_for()
+    }
+
+    async fn changed(&self) {
+        self.changed().await;
+    }
+}
+
+/// A start that is at its end.
+#[derive(Clone)]
+pub(crate) struct Done;
+
+impl Start for Done {
+    fn waits_for(&self) -> Option<&'static str> {
+        None
+    }
+
+    async fn changed(&self) {
+        std::future::pending().await
+    }
+}
+
+/// The task that tells systemd; none where nobody listens.
+pub(crate) fn task(supervisor: &Supervisor, start: &impl Start) -> Option<Task> {
     let listener = Listener::of(|name| std::env::var(name).ok(), std::process::id())?;
-    let supervisor = supervisor.clone();
+    let (supervisor, start) = (supervisor.clone(), start.clone());
     Some(Task::new("systemd", move |stop| {
-        let (listener, supervisor) = (listener.clone(), supervisor.clone());
+        let (listener, supervisor, start) = (listener.clone(), supervisor.clone(), start.clone());
         async move {
-            listener.send("READY=1").context("tell systemd")?;
+            if stop.run_until_cancelled(started(&listener, &supervisor, &start)).await.is_some() {
+                listener.send("READY=1\nSTATUS=").context("tell systemd")?;
+            }
             tell(&listener, &supervisor, &stop).await;
             Ok(())
         }
     }))
+}
+
+/// Waits until the program is ready, and says for what.
+async fn started(listener: &Listener, supervisor: &Supervisor, start: &impl Start) {
+    while let Some(what) = start.waits_for() {
+        let alive = hung(&supervisor.reports(), SystemTime::now()).is_none();
+        let more = if alive { format!("\nEXTEND_TIMEOUT_USEC={}", MORE.as_micros()) } else { String::new() };
+        listener.tell(&format!("STATUS={what}{more}"));
+        let _ = tokio::time::timeout(WAITING, start.changed()).await;
+    }
 }
 
 async fn tell(listener: &Listener, supervisor: &Supervisor, stop: &CancellationToken) {
@@ -125,6 +173,35 @@ mod tests {
         };
         assert!(hung(&[report(None), report(Some(31))], now).is_none());
         assert_eq!(hung(&[report(None), report(Some(91))], now).map(|r| &*r.name), Some("kubelet"));
+    }
+
+    #[tokio::test]
+    async fn systemd_must_not_hear_ready_before_the_start_is_at_its_end() {
+        /// Waits for so many changes.
+        #[derive(Clone)]
+        struct Steps(Arc<std::sync::atomic::AtomicUsize>);
+        impl Start for Steps {
+            fn waits_for(&self) -> Option<&'static str> {
+                (self.0.load(std::sync::atomic::Ordering::SeqCst) > 0).then_some("waiting")
+            }
+            async fn changed(&self) {
+                self.0.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let socket = tokio::net::UnixDatagram::bind(&path).unwrap();
+        let listener = Listener { socket: path.display().to_string(), watchdog: None };
+        let start = Steps(Arc::new(2.into()));
+        started(&listener, &Supervisor::default(), &start).await;
+        listener.send("READY=1\nSTATUS=").unwrap();
+        let mut buffer = [0; 128];
+        for wanted in
+            ["STATUS=waiting\nEXTEND_TIMEOUT_USEC=90000000"; 2].into_iter().chain(["READY=1\nSTATUS="])
+        {
+            let read = socket.recv(&mut buffer).await.unwrap();
+            assert_eq!(String::from_utf8_lossy(&buffer[..read]), wanted);
+        }
     }
 
     #[tokio::test]

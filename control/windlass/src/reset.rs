@@ -10,8 +10,9 @@ use crate::{lock, member, output, settings};
 use anyhow::{Context as _, bail};
 use cri_proto::client::{Deadlines, Runtime};
 use futures::StreamExt as _;
+use kubelet::cgroup_record;
 pub(crate) use plan::unescaped;
-use plan::{Places, Table};
+use plan::{Cgroup, Places, Table};
 use serde_json::json;
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -72,7 +73,7 @@ pub(crate) async fn run(flags: &ResetFlags, file: &Option<PathBuf>) -> anyhow::R
     failed.of("remove routes", program("ip", &["route", "flush", "proto", PROTOCOL]).await);
     failed.of("remove routes", program("ip", &["-6", "route", "flush", "proto", PROTOCOL]).await);
     let mounts = unmount(&places, &mut failed);
-    remove_cgroups(&mut failed).await;
+    remove_cgroups(&places.kubelet_root, &mut failed).await;
     for path in plan::own_files(&places.cni_conf_dir, &places.cni_bin_dir, &listing) {
         failed.of("remove", gone(std::fs::remove_file(&path)).with_context(|| path.display().to_string()));
     }
@@ -86,8 +87,9 @@ pub(crate) async fn run(flags: &ResetFlags, file: &Option<PathBuf>) -> anyhow::R
     }
     drop(locks);
     for dir in &places.directories {
-        // What says that a node was here goes last, so that a second run goes on.
-        if dir.starts_with(&places.data_dir) && !failed.0.is_empty() {
+        // What says that a node was here, and where its cgroups are, goes last, so that a second run goes on.
+        let says = dir.starts_with(&places.data_dir) || *dir == places.kubelet_root;
+        if says && !failed.0.is_empty() {
             continue;
         }
         failed.of("remove", remove_directory(dir));
@@ -271,18 +273,28 @@ fn unmount(places: &Places, failed: &mut Failures) -> usize {
     below.len()
 }
 
-/// Removes the pods' cgroups of every hierarchy; systemd is asked for those that are its own.
-async fn remove_cgroups(failed: &mut Failures) {
-    if Path::new("/run/systemd/system").is_dir() {
-        // Fails where there is no such slice, which is as good.
-        let _ = program("systemctl", &["stop", "kubepods.slice"]).await;
-    }
-    for root in plan::own_cgroups(&listing) {
-        let mut directories = below(&root);
-        directories.push(root);
+/// Removes the pods' cgroups of every hierarchy, and those above them that were made for them; systemd is asked for those that are its own.
+async fn remove_cgroups(kubelet_root: &Path, failed: &mut Failures) {
+    let recorded = std::fs::read_to_string(kubelet_root.join(cgroup_record::FILE)).unwrap_or_default();
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for Cgroup { path, above } in plan::own_cgroups(&mounts, &cgroup_record::read(&recorded)) {
+        // Somebody else has something in there.
+        if above && path.is_dir() && !below(&path).is_empty() {
+            continue;
+        }
+        let slice = path.file_name().and_then(|name| name.to_str()).filter(|name| name.ends_with(".slice"));
+        if let Some(slice) = slice.filter(|_| path.is_dir() && Path::new("/run/systemd/system").is_dir()) {
+            // Fails where it is none of systemd's, which is as good.
+            let _ = program("systemctl", &["stop", slice]).await;
+        }
+        let mut directories = below(&path);
+        directories.push(path);
         for directory in directories {
             let removed = gone(std::fs::remove_dir(&directory));
-            failed.of("remove cgroup", removed.with_context(|| directory.display().to_string()));
+            // Somebody has started something above the pods meanwhile.
+            if !above {
+                failed.of("remove cgroup", removed.with_context(|| directory.display().to_string()));
+            }
         }
     }
 }

@@ -53,6 +53,11 @@ impl Machines {
         &self.all[self.all.len() - 1]
     }
 
+    /// Another one than that, on which pods stay.
+    pub fn steady(&self) -> &Vm {
+        &self.all[self.all.len() - 2]
+    }
+
     /// `server` or `agent`.
     pub fn role(&self, vm: &Vm) -> &'static str {
         if self.servers().iter().any(|server| server.name == vm.name) { "server" } else { "agent" }
@@ -116,6 +121,15 @@ fn on(name: &str, find: impl FnOnce(PathBuf) -> Machines, work: impl AsyncFnOnce
         panic!("{name}: {error:#}");
     }
     machines.took(name, began).unwrap();
+}
+
+/// Does something on all machines at once; with the name of the machine where that fails.
+async fn each(machines: &[Vm], work: impl AsyncFn(&Vm) -> Result<()>) -> Result<()> {
+    let all = machines.iter().map(|vm| {
+        let done = work(vm);
+        async move { done.await.with_context(|| vm.name.clone()) }
+    });
+    futures::future::try_join_all(all).await.map(drop)
 }
 
 /// Waits until every node is ready again.

@@ -18,5 +18,6 @@ mod private_images;
 mod python;
 mod restoring;
 mod services;
+mod skew;
 mod workloads;
 mod zz_teardown;

@@ -37,7 +37,8 @@ async fn a_runtime_that_was_not_told_the_range_of_pods_must_be_told_again_and_on
         check_period: Duration::from_millis(20),
         ..node::Config::new("node", vec!["192.0.2.1".parse().unwrap()], "/".into())
     };
-    node::keep(&scope, config, node.api.client(), Sources { runtime, health, reported, events });
+    let sources = Sources { runtime, health, reported, events };
+    node::keep(&scope, config, node.api.client(), sources, watch::Sender::new(None));
     let told = || node.fake.log();
     node.api.put("nodes", ranges(&["10.244.1.0/24", "fd00:1::/64"]));
     let first = "use ranges 10.244.1.0/24,fd00:1::/64";

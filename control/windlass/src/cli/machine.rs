@@ -42,8 +42,11 @@ pub(crate) struct ResetFlags {
 #[derive(Debug, Args)]
 pub(crate) struct UpgradeFlags {
     /// The release, as `make dist` packs it
-    #[arg(long, value_name = "FILE")]
-    pub(crate) dist: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "settle")]
+    pub(crate) dist: Option<PathBuf>,
+    /// Undo an upgrade that was cut short, and nothing else: what units do before they start
+    #[arg(long, conflicts_with = "dist")]
+    pub(crate) settle: bool,
     /// How long the new programs may take to be ready, such as 5m, before the old ones are back
     #[arg(long, default_value = "5m", value_parser = super::parse_life)]
     pub(crate) timeout: std::time::Duration,

@@ -85,13 +85,39 @@ pub(crate) fn unescaped(text: &str) -> PathBuf {
     out.into()
 }
 
-/// The roots of the pods' cgroups: of the one hierarchy, or of each.
-pub(super) fn own_cgroups(listing: &impl Fn(&Path) -> Vec<PathBuf>) -> Vec<PathBuf> {
+/// A cgroup that goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cgroup {
+    pub(super) path: PathBuf,
+    /// It was made for the one of all pods to be in: it goes where nobody else uses it.
+    pub(super) above: bool,
+}
+
+/// The cgroups of all pods and those made for them, in every hierarchy that the table of mounts (`/proc/self/mounts`) has: those that kubelets of this
+/// node wrote down, and those of kubelets that wrote nothing down. Inner ones come first.
+pub(super) fn own_cgroups(table: &str, recorded: &[PathBuf]) -> Vec<Cgroup> {
     const NAMES: [&str; 2] = ["kubepods", "kubepods.slice"];
-    let root = Path::new("/sys/fs/cgroup");
-    let hierarchies = std::iter::once(root.to_owned()).chain(listing(root));
-    let roots = hierarchies.flat_map(|hierarchy| listing(&hierarchy));
-    roots.filter(|path| path.file_name().is_some_and(|name| NAMES.iter().any(|own| name == *own))).collect()
+    let mut hierarchies: Vec<PathBuf> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|words| matches!(words.get(2), Some(&("cgroup" | "cgroup2"))))
+        .filter_map(|words| words.get(1).map(|path| unescaped(path)))
+        .collect();
+    hierarchies.sort();
+    hierarchies.dedup();
+    let mut own: Vec<PathBuf> = recorded.to_vec();
+    own.extend(NAMES.map(PathBuf::from).into_iter().filter(|path| !recorded.contains(path)));
+    // `a-kubepods.slice`, as systemd spells it below `a.slice`.
+    let is_of_pods = |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        NAMES.contains(&name) || name.ends_with("-kubepods.slice")
+    };
+    own.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    let everywhere = |path: PathBuf| {
+        let above = !is_of_pods(&path);
+        hierarchies.iter().map(move |root| Cgroup { path: root.join(&path), above }).collect::<Vec<_>>()
+    };
+    own.into_iter().flat_map(everywhere).collect()
 }
 
 /// Our files in directories that others use, too: the CNI configuration, and the plugins that are links to our program.
@@ -144,19 +170,44 @@ mod tests {
         assert_eq!(found, ["/var/lib/kubelet/pods/a/b c", "/var/lib/kubelet/pods/a"].map(PathBuf::from));
     }
 
+    const V1: &str = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
+                      cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\n\
+                      cgroup /sys/fs/cgroup/systemd cgroup rw,name=systemd 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+
+    fn shown(found: Vec<Cgroup>) -> Vec<(String, bool)> {
+        found.into_iter().map(|cgroup| (cgroup.path.display().to_string(), cgroup.above)).collect()
+    }
+
     #[test]
-    fn cgroups_of_every_hierarchy_are_found() {
-        let listing = |dir: &Path| -> Vec<PathBuf> {
-            let names: &[&str] = match dir.to_str() {
-                Some("/sys/fs/cgroup") => &["memory", "systemd", "kubepods.slice", "system.slice"],
-                Some("/sys/fs/cgroup/memory" | "/sys/fs/cgroup/systemd") => &["kubepods", "user"],
-                _ => &[],
-            };
-            names.iter().map(|name| dir.join(name)).collect()
-        };
-        let found = own_cgroups(&listing);
-        let wanted = ["kubepods.slice", "memory/kubepods", "systemd/kubepods"];
-        assert_eq!(found, wanted.map(|name| Path::new("/sys/fs/cgroup").join(name)));
+    fn cgroups_must_not_stay_in_a_hierarchy_without_controllers() {
+        let found = shown(own_cgroups(V1, &["kubepods".into()]));
+        for hierarchy in ["memory", "systemd", "unified"] {
+            for name in ["kubepods", "kubepods.slice"] {
+                assert!(
+                    found.contains(&(format!("/sys/fs/cgroup/{hierarchy}/{name}"), false)),
+                    "{hierarchy} {name}"
+                );
+            }
+        }
+        assert_eq!(found.len(), 6);
+    }
+
+    #[test]
+    fn cgroups_below_a_root_of_their_own_must_not_stay() {
+        let v2 = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
+        let found = shown(own_cgroups(
+            v2,
+            &["lab/n1/kubepods".into(), "lab/n1".into(), "a.slice/a-kubepods.slice".into()],
+        ));
+        let wanted = [
+            ("/sys/fs/cgroup/lab/n1/kubepods", false),
+            ("/sys/fs/cgroup/lab/n1", true),
+            ("/sys/fs/cgroup/a.slice/a-kubepods.slice", false),
+            ("/sys/fs/cgroup/kubepods", false),
+            ("/sys/fs/cgroup/kubepods.slice", false),
+        ];
+        assert_eq!(found, wanted.map(|(path, above)| (path.to_owned(), above)));
     }
 
     #[test]

@@ -76,7 +76,8 @@ pub(super) fn of(
         })
     };
     let mut tasks = vec![api.logging(), api.trust(), scheduler, controllers, leadership.events, certificates];
-    tasks.extend(crate::notify::task(supervisor));
+    // What it waits for is there already; its own node is none of its readiness.
+    tasks.extend(crate::notify::task(supervisor, &crate::notify::Done));
     tasks.extend(api.follows());
     let embedded = api.embedded_store().cloned().map(Source::Embedded);
     if let Some(source) = embedded.or_else(|| api.etcd().cloned().map(Source::Etcd)) {

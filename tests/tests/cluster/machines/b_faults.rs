@@ -1,6 +1,7 @@
 //! `windlass check` on a machine with faults: those that are planted are found, and no others, and the lines that it names take them away.
 
 use super::{all_ready, on_machines};
+use crate::harness::cluster;
 use anyhow::{Context as _, Result, ensure};
 use lab::vm::Vm;
 use serde::Deserialize;
@@ -136,10 +137,13 @@ struct Finding {
 fn each_fault_that_is_planted_is_found_and_its_remedy_works() {
     on_machines("windlass check of planted faults", async |machines| {
         let vm = machines.victim();
+        // others go on meanwhile, on other machines
+        cluster().kubectl(&["cordon", &vm.name]);
         // what the node itself puts right must not be
         vm.run("systemctl stop windlass-agent.service").await?;
         let done = all(vm).await;
         vm.run("systemctl start windlass-agent.service").await?;
+        cluster().kubectl(&["uncordon", &vm.name]);
         all_ready(300);
         done
     });

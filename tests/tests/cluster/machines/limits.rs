@@ -7,21 +7,23 @@ use std::time::Duration;
 
 #[test]
 fn a_container_beyond_its_memory_is_killed_and_told_as_such() {
-    on_machines("OOMKilled", async |_| {
+    on_machines("OOMKilled", async |machines| {
         let namespace = cluster().namespace("vm-memory");
-        namespace.apply(
+        let node = &machines.steady().name;
+        namespace.apply(&format!(
             "apiVersion: v1
 kind: Pod
-metadata: { name: hog }
+metadata: {{ name: hog }}
 spec:
+  nodeName: {node}
   restartPolicy: Never
   containers:
   - name: c
     image: lab.local/echo:1
     command: [sh, -c, 'x=xxxxxxxxxxxxxxxx; while :; do x=$x$x; done']
-    resources: { limits: { memory: 32Mi } }
-",
-        );
+    resources: {{ limits: {{ memory: 32Mi }} }}
+"
+        ));
         let ended = ".status.containerStatuses[0].state.terminated";
         let told = eventually("the container is killed", 300, || {
             let told = namespace.path("pod/hog", &format!("{{{ended}.reason}} {{{ended}.exitCode}}"));
@@ -37,23 +39,24 @@ spec:
 fn a_limit_of_processor_time_holds() {
     on_machines("a CPU limit, measured", async |machines| {
         let namespace = cluster().namespace("vm-cpu");
-        namespace.apply(
+        let vm = machines.steady();
+        namespace.apply(&format!(
             "apiVersion: v1
 kind: Pod
-metadata: { name: busy }
+metadata: {{ name: busy }}
 spec:
+  nodeName: {}
   terminationGracePeriodSeconds: 1
   containers:
   - name: c
     image: lab.local/echo:1
     command: [sh, -c, 'while :; do :; done']
-    resources: { limits: { cpu: 200m, memory: 32Mi }, requests: { cpu: 100m } }
+    resources: {{ limits: {{ cpu: 200m, memory: 32Mi }}, requests: {{ cpu: 100m }} }}
 ",
-        );
+            vm.name
+        ));
         namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=300s", "pod/busy"]);
         let uid = namespace.path("pod/busy", "{.metadata.uid}").replace('-', "_");
-        let node = namespace.path("pod/busy", "{.spec.nodeName}");
-        let vm = machines.all.iter().find(|vm| vm.name == node).context("the pod's machine")?;
         let slice = format!(
             "/sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid}.slice"
         );

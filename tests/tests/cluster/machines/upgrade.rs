@@ -1,18 +1,25 @@
 //! Another release and back, under load: no container is restarted, no connection is lost.
 
-use super::{Machines, answers, of_pods, on_machines, spread};
+use super::{Machines, answers, each, of_pods, on_machines, spread};
 use crate::harness::{Namespace, cluster, eventually};
 use anyhow::{Result, ensure};
+use lab::vm::Vm;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// A release, and one that is another byte for byte and works as the first. Without images and papers, which would be packed for minutes.
-const RELEASES: &str = "cd ~vagrant && rm -rf this other && mkdir this && cp -a windlass/bin windlass/lib windlass/systemd windlass/install.sh this && \
+/// A release, and one that is another byte for byte, works as the first, and brings one file more. Without our own image and papers, which would be
+/// packed for minutes.
+const RELEASES: &str = "cd ~vagrant && rm -rf this other && mkdir -p this/images && cp -a windlass/bin windlass/lib windlass/systemd windlass/install.sh windlass/FILES this && \
+    cp -a windlass/images/pause.tar this/images && \
     cp -a this other && for program in other/bin/*; do echo other >>$program; done && \
+    for unit in other/systemd/*; do echo '# other' >>$unit; done && echo other >other/lib/other && echo 'lib/other @LIB@/other 644' >>other/FILES && \
     for release in this other; do \
         (cd $release && find . -type f -printf '%P\\n' | xargs sha256sum >../sums && mv ../sums SHA256SUMS) && \
         tar -I 'gzip -1' -cf $release.tar.gz $release || exit 1; \
     done";
+
+/// How many units and other files of the other release are in place.
+const BROUGHT: &str = "{ grep -lx '# other' /etc/systemd/system/windlass-server.service; ls /usr/local/lib/windlass/other; } 2>/dev/null | wc -l";
 
 #[test]
 fn an_upgrade_and_a_downgrade_must_not_touch_pods_or_connections() {
@@ -30,11 +37,20 @@ fn an_upgrade_and_a_downgrade_must_not_touch_pods_or_connections() {
         let upgrades = async {
             let done = async {
                 for release in ["other", "this"] {
-                    for vm in &machines.all {
+                    let upgrade = async |vm: &Vm| -> Result<()> {
                         let said =
                             vm.run(&format!("windlass upgrade --dist ~vagrant/{release}.tar.gz")).await?;
-                        ensure!(said.contains(&machines.unit(vm)), "{}: {said}", vm.name);
+                        ensure!(said.contains(&machines.unit(vm)), "{said}");
+                        let brought = vm.run(BROUGHT).await?;
+                        let wanted = if release == "other" { "2\n" } else { "0\n" };
+                        ensure!(brought == wanted, "{release} has brought {brought} of its own");
+                        Ok(())
+                    };
+                    // servers first, one after another
+                    for vm in machines.servers() {
+                        upgrade(vm).await?;
                     }
+                    each(machines.workers(), upgrade).await?;
                 }
                 Ok(())
             };

@@ -9,7 +9,7 @@ use std::time::Duration;
 fn a_claim_on_a_local_disk_outlives_its_pod() {
     on_machines("a claim on a local disk", async |machines| {
         let namespace = cluster().namespace("vm-claim");
-        let node = &machines.workers()[0];
+        let node = machines.steady();
         node.run("mkdir -p /var/lib/disk").await?;
         let pod = |name: &str, script: &str| {
             namespace.apply(&format!(

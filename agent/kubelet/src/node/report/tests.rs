@@ -159,7 +159,7 @@ async fn with_node<F: Future<Output = ()>>(
     let (events, writer) = Recorder::new(Some(client(server)), "n1");
     scope.keep(writer.task("events"));
     let sources = Sources { runtime, health: health_seen, reported: reported_seen, events };
-    node::keep(&scope, config(), client(server), sources);
+    node::keep(&scope, config(), client(server), sources, watch::Sender::new(None));
     let look = Box::pin(during(health, reported));
     let look = async {
         look.await;
