@@ -317,7 +317,7 @@ impl Cache {
         Ok(Some(Listing { objects, revision: snapshot.revision, remaining }))
     }
 
-    /// Lets go of what nobody asks for any more: changes and snapshots that are as old as the store's history is kept. A few changes stay.
+    /// Lets go of what nobody asks for any more: changes and snapshots that are as old as the store's history is kept. A few small changes stay.
     pub fn forget_old(&self) {
         let now = Instant::now();
         let mut state = self.shared.state.lock();

@@ -18,8 +18,10 @@ pub(super) struct Ring {
 
 /// Of the objects in changes that are kept. What they were before is an earlier change's object, or one change's worth more.
 const MOST_BYTES: usize = 32 * 1024 * 1024;
-/// Changes that are kept however large they are (upstream's least capacity: 100).
+/// Changes that are kept however large they are (upstream's least capacity: 100), while they are new.
 const LEAST: usize = 100;
+/// Of the objects in changes that are kept however old they are: a hundred of common size, and few of what is much larger.
+const OLD_BYTES: usize = 256 * 1024;
 
 impl Ring {
     pub(super) fn new(oldest: Revision, capacity: usize) -> Self {
@@ -38,10 +40,11 @@ impl Ring {
         while (self.changes.len() > self.capacity || large(self)) && self.drop_first() {}
     }
 
-    /// Lets go of changes that were seen before `since`, but for the last [`LEAST`].
+    /// Lets go of changes that were seen before `since`, but for the last [`LEAST`], or as many of them as [`OLD_BYTES`] hold.
     pub(super) fn forget(&mut self, since: Instant) {
         let old = |ring: &Self| ring.changes.front().is_some_and(|(at, _)| *at < since);
-        while self.changes.len() > LEAST && old(self) && self.drop_first() {}
+        let many = |ring: &Self| ring.changes.len() > LEAST || ring.bytes > OLD_BYTES;
+        while many(self) && old(self) && self.drop_first() {}
         if self.changes.capacity() > 2 * self.changes.len().max(LEAST) {
             self.changes.shrink_to_fit();
         }
@@ -119,5 +122,9 @@ mod tests {
         (551..=700).for_each(|revision| ring.push(change(revision, 10), later));
         ring.forget(later);
         assert_eq!(ring.oldest(), 500, "what is new stays");
+        let mut large = Ring::new(0, 4096);
+        (1..=100).for_each(|revision| large.push(change(revision, 60 * 1024), began));
+        large.forget(later);
+        assert_eq!((large.changes.len(), large.oldest()), (4, 96), "a hundred of these would be megabytes");
     }
 }

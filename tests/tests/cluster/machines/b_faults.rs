@@ -76,9 +76,9 @@ const GROUPS: [&[Fault]; 5] = [
             plant: "sysctl -qw fs.inotify.max_user_instances=128",
             restore: "sysctl -qw fs.inotify.max_user_instances=8192",
         },
+        // as a template's file has it: hostnamectl itself would leave the underscore out
         Fault {
             id: "hostname-invalid",
-            // systemd itself would mend the name
             plant: "hostname >/run/planted.hostname-invalid && echo Worker_3 >/etc/hostname && hostname Worker_3",
             restore: "hostnamectl set-hostname $(cat /run/planted.hostname-invalid)",
         },
