@@ -54,6 +54,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use supervise::listen;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -94,7 +95,7 @@ pub async fn run(
     health: Health,
 ) -> Result<(), Error> {
     let address = config.address;
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+    let listener = listen::listen(address).map_err(|source| Error::Listen { address, source })?;
     serve(listener, config, pods, runtime, stats, client, health).await
 }
 

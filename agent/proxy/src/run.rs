@@ -7,7 +7,7 @@
 
 use crate::apply::{Applier, ServiceName, State};
 use crate::conntrack::{self, Stale};
-use crate::health::{Health, bind};
+use crate::health::Health;
 use crate::metrics::{Change, Extent, Metrics};
 use crate::model::ready_here;
 use crate::service::{read_service, read_slice};
@@ -88,7 +88,7 @@ impl Config {
     /// The first that is not.
     pub fn check_ports(&self) -> Result<(), Error> {
         for address in [self.healthz, self.mode].into_iter().flatten() {
-            bind(address).map_err(|source| Error::Listen { address, source })?;
+            supervise::listen::bind(address).map_err(|source| Error::Listen { address, source })?;
         }
         Ok(())
     }
