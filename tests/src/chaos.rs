@@ -15,7 +15,7 @@ mod verdict;
 mod workload;
 
 use crate::control::{self, Ask};
-use crate::layout::{Layout, node_address};
+use crate::layout::{Family, Layout, node_address};
 use crate::{network, reap, up};
 use anyhow::{Context, Result, bail};
 use kube::Client;
@@ -50,6 +50,7 @@ pub fn run(layout: &Layout, plan: &Plan) -> Result<()> {
         servers: SERVERS,
         etcd: plan.etcd,
         balancer: plan.balancer,
+        family: Family::Ipv4,
         example: false,
         kubeconfig: std::env::temp_dir().join(format!("windlass-{}-kubeconfig", layout.name())),
         programs: plan.programs.clone(),

@@ -77,19 +77,91 @@ impl Layout {
     }
 }
 
-/// The lab's own address on its bridge; the registry answers here.
-pub const GATEWAY: &str = "192.168.77.1";
-/// Prefix length of the lab's link.
-pub const PREFIX: u8 = 24;
-/// The registry's port on [`GATEWAY`].
+/// The lab's own addresses on its bridge, with the prefix lengths of its link.
+const GATEWAY4: (&str, u8) = ("192.168.77.1", 24);
+const GATEWAY6: (&str, u8) = ("fd77::1", 64);
+/// The registry's port on [`Family::gateway`].
 pub const REGISTRY_PORT: u16 = 5000;
+/// The registry's name on every node: containerd 1.6 reads no addresses of IPv6 in its files.
+pub const REGISTRY: &str = "registry.lab";
 /// The name images made by the lab carry: `lab.local/echo:1`.
 pub const IMAGE_HOST: &str = "lab.local";
 
-/// Address of the `index`-th node (from 1) on the lab's link.
+/// IPv4 address of the `index`-th node (from 1) on the lab's link.
 #[must_use]
 pub fn node_address(index: u8) -> String {
     format!("192.168.77.{}", 10 + index)
+}
+
+/// The families that the nodes, pods and Services of a lab have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Family {
+    /// IPv4 alone, and our default ranges.
+    #[default]
+    Ipv4,
+    /// IPv4 first, and IPv6.
+    Dual,
+    /// IPv6 alone: nodes have no IPv4 but on their loopback.
+    Ipv6,
+}
+
+impl Family {
+    /// As the command line has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Dual => "dual",
+            Self::Ipv6 => "ipv6",
+        }
+    }
+
+    /// The lab's own addresses and the prefix lengths of its link, the primary one first.
+    #[must_use]
+    pub fn gateways(self) -> &'static [(&'static str, u8)] {
+        match self {
+            Self::Ipv4 => &[GATEWAY4],
+            Self::Dual => &[GATEWAY4, GATEWAY6],
+            Self::Ipv6 => &[GATEWAY6],
+        }
+    }
+
+    /// The lab's own address; the registry answers here.
+    #[must_use]
+    pub fn gateway(self) -> &'static str {
+        self.gateways()[0].0
+    }
+
+    /// Addresses of the `index`-th node (from 1) on the lab's link, the primary one first.
+    #[must_use]
+    pub fn addresses(self, index: u8) -> Vec<String> {
+        let of = |(gateway, _): &(&str, u8)| match gateway.contains(':') {
+            true => format!("fd77::{}", 10 + index),
+            false => node_address(index),
+        };
+        self.gateways().iter().map(of).collect()
+    }
+
+    /// The primary one as URLs have it.
+    #[must_use]
+    pub fn host(self, index: u8) -> String {
+        match self {
+            Self::Ipv4 | Self::Dual => node_address(index),
+            Self::Ipv6 => format!("[fd77::{}]", 10 + index),
+        }
+    }
+
+    /// What a server is told of pods and Services.
+    #[must_use]
+    pub fn ranges(self) -> &'static [&'static str] {
+        match self {
+            Self::Ipv4 => &[],
+            Self::Dual => {
+                &["--cluster-cidr=10.244.0.0/16,fd00:244::/56", "--service-cidr=10.96.0.0/12,fd00:96::/112"]
+            }
+            Self::Ipv6 => &["--cluster-cidr=fd00:244::/56", "--service-cidr=fd00:96::/112"],
+        }
+    }
 }
 
 /// Where a node finds its kubelet's configuration.

@@ -2,7 +2,7 @@
 
 use crate::control::Machine;
 use crate::init::Spec;
-use crate::layout::{GATEWAY, IMAGE_HOST, Layout, REGISTRY_PORT};
+use crate::layout::{Family, IMAGE_HOST, Layout, REGISTRY, REGISTRY_PORT};
 use crate::{cgroup, network};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
@@ -22,7 +22,7 @@ const BOOT_TIMEOUT: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// A namespace, mount or link cannot be made; the message names the log to read.
-pub fn boot(layout: &Layout, node: &str, address: &str) -> Result<(Child, Machine)> {
+pub fn boot(layout: &Layout, node: &str, addresses: &[String], family: Family) -> Result<(Child, Machine)> {
     let dir = layout.node(node);
     fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
     let spec = Spec {
@@ -33,7 +33,7 @@ pub fn boot(layout: &Layout, node: &str, address: &str) -> Result<(Child, Machin
             .context("make a boot id")?
             .trim()
             .to_owned(),
-        etc: files_in_etc(node, address),
+        etc: files_in_etc(node, addresses, family.gateway()),
     };
     let spec_file = dir.join("spec.json");
     fs::write(&spec_file, serde_json::to_vec_pretty(&spec)?)
@@ -49,8 +49,8 @@ pub fn boot(layout: &Layout, node: &str, address: &str) -> Result<(Child, Machin
         .spawn()
         .context("start the node")?;
     let pid = await_init(layout, node, &mut child)?;
-    network::attach(node, pid, address)?;
-    Ok((child, Machine { pid, address: address.to_owned() }))
+    network::attach(node, pid, addresses, family)?;
+    Ok((child, Machine { pid, address: addresses.first().cloned().unwrap_or_default() }))
 }
 
 fn await_init(layout: &Layout, node: &str, child: &mut Child) -> Result<i32> {
@@ -135,8 +135,9 @@ pub fn processes(machine: &Machine, program: &str, word: &str) -> Result<Vec<i32
     Ok(found)
 }
 
-fn files_in_etc(node: &str, address: &str) -> BTreeMap<String, String> {
-    let registry = format!("http://{GATEWAY}:{REGISTRY_PORT}");
+fn files_in_etc(node: &str, addresses: &[String], gateway: &str) -> BTreeMap<String, String> {
+    let hosts: String = addresses.iter().map(|address| format!("{address} {node}\n")).collect();
+    let registry = format!("http://{REGISTRY}:{REGISTRY_PORT}");
     let mirror = format!("[host.\"{registry}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
     let containerd = format!(
         r#"version = 2
@@ -171,8 +172,8 @@ imageGCHighThresholdPercent: 100
         ("windlass/kubelet.yaml", kubelet),
         ("hostname", format!("{node}\n")),
         ("machine-id", format!("{machine_id}\n")),
-        ("hosts", format!("127.0.0.1 localhost\n{address} {node}\n")),
-        ("resolv.conf", format!("nameserver {GATEWAY}\n")),
+        ("hosts", format!("127.0.0.1 localhost\n{hosts}{gateway} {REGISTRY}\n")),
+        ("resolv.conf", format!("nameserver {gateway}\n")),
         ("containerd/config.toml", containerd),
         ("containerd/certs.d/_default/hosts.toml", mirror),
     ]

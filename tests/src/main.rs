@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use lab::control::{self, Ask};
-use lab::layout::{IMAGE_HOST, Layout};
+use lab::layout::{Family, IMAGE_HOST, Layout};
 use lab::{bench, chaos, image, init, machine, reap, restoring, supervisor, up};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,9 @@ enum Action {
         servers: u8,
         #[command(flatten)]
         around: Around,
+        /// Addresses of nodes, pods and Services
+        #[arg(long, value_enum, default_value = "ipv4")]
+        family: Family,
         /// Leaves examples/ out
         #[arg(long)]
         no_example: bool,
@@ -39,7 +42,11 @@ enum Action {
         kubeconfig: PathBuf,
     },
     /// Starts the lab without nodes
-    Bare,
+    Bare {
+        /// Addresses of its nodes
+        #[arg(long, value_enum, default_value = "ipv4")]
+        family: Family,
+    },
     /// Ends the lab and removes everything it made
     Down,
     /// Boots a node with containerd on it
@@ -123,7 +130,10 @@ enum Action {
         what: bench::inside::Within,
     },
     #[command(hide = true)]
-    Supervise,
+    Supervise {
+        #[arg(long, value_enum, default_value = "ipv4")]
+        family: Family,
+    },
     #[command(hide = true)]
     Launch { node: String },
     #[command(hide = true)]
@@ -160,7 +170,10 @@ fn main() -> Result<()> {
     };
     let layout = Layout::new(cli.lab.as_deref().unwrap_or(usual));
     match cli.action {
-        Action::Up { nodes, servers, around, no_example, kubeconfig } => {
+        Action::Up { nodes, servers, around, family, no_example, kubeconfig } => {
+            if family == Family::Ipv6 && (around.external_etcd || around.balancer) {
+                bail!("etcd and HAProxy of the lab's own have addresses of IPv4");
+            }
             let programs = programs()?;
             let kubeconfig = std::path::absolute(kubeconfig)?;
             let plan = up::Plan {
@@ -168,6 +181,7 @@ fn main() -> Result<()> {
                 servers,
                 etcd: around.etcd(),
                 balancer: around.balancer,
+                family,
                 example: !no_example,
                 kubeconfig,
                 programs,
@@ -177,7 +191,7 @@ fn main() -> Result<()> {
                 .build()?
                 .block_on(up::cluster(&layout, &plan))
         }
-        Action::Bare => up::supervise(&layout).map(drop),
+        Action::Bare { family } => up::supervise(&layout, family).map(drop),
         Action::Down => reap::lab(&layout),
         Action::Boot { node } => up::boot(&layout, &node).map(drop),
         Action::PowerOff { node } => control::ask(&layout, &Ask::PowerOff { node }).map(drop),
@@ -211,7 +225,7 @@ fn main() -> Result<()> {
         Action::Restore { etcd, rate } => {
             restoring::run(&layout, &restoring::Plan { programs: programs()?, etcd, rate })
         }
-        Action::Supervise => supervisor::main(&layout),
+        Action::Supervise { family } => supervisor::main(&layout, family),
         Action::Launch { node } => machine::launch(&layout, &node).map(|never| match never {}),
         Action::Init { spec } => init::main(&spec),
     }

@@ -1,6 +1,6 @@
 //! The lab's link: a bridge in the supervisor's network namespace, one veth pair a node, and no way out.
 
-use crate::layout::{GATEWAY, PREFIX};
+use crate::layout::Family;
 use crate::shell::run;
 use anyhow::{Context as _, Result};
 use nix::sched::{CloneFlags, setns};
@@ -11,13 +11,18 @@ const BRIDGE: &str = "lab0";
 ///
 /// # Errors
 /// `ip` fails.
-pub fn make_bridge() -> Result<()> {
+pub fn make_bridge(family: Family) -> Result<()> {
     run("ip", &["link", "set", "lo", "up"])?;
     run("ip", &["link", "add", BRIDGE, "type", "bridge"])?;
-    run("ip", &["addr", "add", &format!("{GATEWAY}/{PREFIX}"), "dev", BRIDGE])?;
+    for (address, length) in family.gateways() {
+        run("ip", &as_words(&adding(&format!("{address}/{length}"), BRIDGE)))?;
+    }
     run("ip", &["link", "set", BRIDGE, "up"])?;
     // a packet to anywhere else is answered at once: no route
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+    if family != Family::Ipv4 {
+        std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
+    }
     // frames between nodes are switched, not filtered: the lab's own netfilter must not see them
     for family in ["iptables", "ip6tables", "arptables"] {
         let path = format!("/proc/sys/net/bridge/bridge-nf-call-{family}");
@@ -37,11 +42,22 @@ pub fn enter(pid: i32) -> Result<()> {
     setns(network, CloneFlags::CLONE_NEWNET).context("enter the lab's network")
 }
 
-/// Connects the network namespace of process `pid` to the bridge as `eth0` with `address`.
+/// The words that give a link an address, which is used at once: nobody else can have it here.
+fn adding(address: &str, link: &str) -> Vec<String> {
+    let mut words = ["addr", "add", address, "dev", link].map(str::to_owned).to_vec();
+    words.extend(address.contains(':').then(|| "nodad".to_owned()));
+    words
+}
+
+fn as_words(words: &[String]) -> Vec<&str> {
+    words.iter().map(String::as_str).collect()
+}
+
+/// Connects the network namespace of process `pid` to the bridge as `eth0` with `addresses` of these families.
 ///
 /// # Errors
 /// `ip` fails.
-pub fn attach(node: &str, pid: i32, address: &str) -> Result<()> {
+pub fn attach(node: &str, pid: i32, addresses: &[String], family: Family) -> Result<()> {
     let port = port(node);
     let pid_text = pid.to_string();
     run("ip", &["link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &pid_text])?;
@@ -52,9 +68,14 @@ pub fn attach(node: &str, pid: i32, address: &str) -> Result<()> {
         run("nsenter", &all)
     };
     inside(&["link", "set", "lo", "up"])?;
-    inside(&["addr", "add", &format!("{address}/{PREFIX}"), "dev", "eth0"])?;
+    for (address, (_, length)) in addresses.iter().zip(family.gateways()) {
+        inside(&as_words(&adding(&format!("{address}/{length}"), "eth0")))?;
+    }
     inside(&["link", "set", "eth0", "up"])?;
-    inside(&["route", "add", "default", "via", GATEWAY])?;
+    for (gateway, _) in family.gateways() {
+        let kind = if gateway.contains(':') { "-6" } else { "-4" };
+        inside(&[kind, "route", "add", "default", "via", gateway])?;
+    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! were: the same containers, the same processes, no restart. Afterwards the cluster works: the same Deployment grows.
 
 use crate::control::{self, Ask};
-use crate::layout::{Layout, node_address};
+use crate::layout::{Family, Layout, node_address};
 use crate::patience::eventually;
 use crate::{network, reap, shell, up};
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -56,6 +56,7 @@ pub fn run(layout: &Layout, plan: &Plan) -> Result<()> {
         servers: 1,
         etcd: if plan.etcd { up::Etcd::Alone } else { up::Etcd::Stacked },
         balancer: false,
+        family: Family::Ipv4,
         example: false,
         kubeconfig: std::env::temp_dir().join(format!("windlass-{}-kubeconfig", layout.name())),
         programs: plan.programs.clone(),

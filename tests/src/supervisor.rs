@@ -5,7 +5,7 @@
 
 use crate::control::{Ask, Machine, Reply};
 use crate::image::{ImageStore, build_standard};
-use crate::layout::{GATEWAY, Layout, REGISTRY_PORT, node_address};
+use crate::layout::{Family, Layout, REGISTRY_PORT};
 use crate::registry::CONNECTIONS;
 use crate::{machine, network, registry};
 use anyhow::{Context, Result, anyhow, bail};
@@ -32,8 +32,10 @@ const CONNECT: Duration = Duration::from_secs(1);
 
 struct Lab {
     layout: Layout,
+    family: Family,
     api: String,
-    addresses: BTreeMap<String, String>,
+    /// Of each node, the primary one first.
+    addresses: BTreeMap<String, Vec<String>>,
     nodes: BTreeMap<String, (Child, Machine)>,
     /// The addresses of the nodes that run and may be servers.
     servers: watch::Sender<Vec<String>>,
@@ -43,7 +45,7 @@ struct Lab {
 ///
 /// # Errors
 /// The lab's network, images or socket cannot be made.
-pub fn main(layout: &Layout) -> Result<()> {
+pub fn main(layout: &Layout, family: Family) -> Result<()> {
     fs::write(layout.pid_file(), std::process::id().to_string()).context("write the process id")?;
     // this socket stays in the host's network namespace; everything after `unshare` is the lab's
     let published = StdListener::bind((Ipv4Addr::LOCALHOST, API_PORT))
@@ -51,12 +53,13 @@ pub fn main(layout: &Layout) -> Result<()> {
         .context("listen on the host's loopback")?;
     let api = published.local_addr()?.to_string();
     unshare(CloneFlags::CLONE_NEWNET).context("make the lab's network namespace")?;
-    network::make_bridge()?;
+    network::make_bridge(family)?;
     let store = ImageStore::open(&layout.images())?;
     build_standard(&store).context("build the lab's images")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (addresses, nodes) = (BTreeMap::new(), BTreeMap::new());
-    let lab = Lab { layout: layout.clone(), api, addresses, nodes, servers: watch::Sender::default() };
+    let servers = watch::Sender::default();
+    let lab = Lab { layout: layout.clone(), family, api, addresses, nodes, servers };
     runtime.block_on(run(lab, published, store))
 }
 
@@ -66,7 +69,8 @@ async fn run(mut lab: Lab, published: StdListener, store: ImageStore) -> Result<
     let (published, work, stop) = (TcpListener::from_std(published)?, scope.work("published"), scope.stop());
     let published = publish(Arc::new(published), lab.servers.subscribe(), work, stop.clone());
     scope.keep(published);
-    let registry = TcpListener::bind((GATEWAY, REGISTRY_PORT)).await.context("listen for image pulls")?;
+    let gateway = lab.family.gateway();
+    let registry = TcpListener::bind((gateway, REGISTRY_PORT)).await.context("listen for image pulls")?;
     scope.keep(registry::serve(Arc::new(registry), store, scope.work("pulls"), stop.clone()));
     let socket = lab.layout.control_socket();
     let control = UnixListener::bind(&socket).with_context(|| format!("listen on {}", socket.display()))?;
@@ -152,10 +156,10 @@ impl Lab {
     }
 
     fn may_serve(&self) -> Vec<String> {
-        let first = (1..=SERVERS).map(node_address);
+        let first = (1..=SERVERS).map(|index| self.family.addresses(index));
         let running =
-            |address: &String| self.nodes.keys().any(|node| self.addresses.get(node) == Some(address));
-        first.filter(running).collect()
+            |address: &Vec<String>| self.nodes.keys().any(|node| self.addresses.get(node) == Some(address));
+        first.filter(running).flat_map(|addresses| addresses.into_iter().take(1)).collect()
     }
 
     fn obey(&mut self, ask: Ask) -> Result<()> {
@@ -180,8 +184,10 @@ impl Lab {
             bail!("{node:?} is no name for a node: 1 to 12 of a-z, 0-9 and '-'");
         }
         let next = u8::try_from(self.addresses.len() + 1).context("too many nodes")?;
-        let address = self.addresses.entry(node.to_owned()).or_insert_with(|| node_address(next)).clone();
-        let running = machine::boot(&self.layout, node, &address)?;
+        let family = self.family;
+        let addresses =
+            self.addresses.entry(node.to_owned()).or_insert_with(|| family.addresses(next)).clone();
+        let running = machine::boot(&self.layout, node, &addresses, family)?;
         self.nodes.insert(node.to_owned(), running);
         Ok(())
     }

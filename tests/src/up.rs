@@ -7,7 +7,7 @@ pub mod etcd;
 
 use crate::control::{self, Ask, Reply};
 use crate::init::{self, Service};
-use crate::layout::{KUBELET_CONFIG, Layout, node_address};
+use crate::layout::{Family, KUBELET_CONFIG, Layout, node_address};
 use crate::reap;
 use crate::shell::{self, inside};
 use anyhow::{Context, Result, anyhow, bail};
@@ -49,6 +49,8 @@ pub struct Plan {
     pub etcd: Etcd,
     /// Whether HAProxy stands before them, on a machine after the last node.
     pub balancer: bool,
+    /// Addresses of which families nodes, pods and Services have.
+    pub family: Family,
     /// Whether `examples/` is deployed.
     pub example: bool,
     /// Where the kubeconfig goes.
@@ -112,14 +114,14 @@ pub fn node_name(index: u8) -> String {
 ///
 /// # Errors
 /// The remains cannot be removed, or the supervisor does not answer.
-pub fn supervise(layout: &Layout) -> Result<Reply> {
+pub fn supervise(layout: &Layout, family: Family) -> Result<Reply> {
     reap::lab(layout).context("remove what an earlier lab left")?;
     fs::create_dir_all(layout.root()).with_context(|| format!("make {}", layout.root().display()))?;
     let log_path = layout.supervisor_log();
     let log = fs::File::create(&log_path).with_context(|| format!("make {}", log_path.display()))?;
     let mut child = Command::new("setsid")
         .arg(std::env::current_exe().context("find this program")?)
-        .args(["--lab", layout.name(), "supervise"])
+        .args(["--lab", layout.name(), "supervise", "--family", family.name()])
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
@@ -161,7 +163,7 @@ pub fn boot(layout: &Layout, node: &str) -> Result<Reply> {
 /// The first step that failed, with the log to read.
 pub async fn cluster(layout: &Layout, plan: &Plan) -> Result<()> {
     let progress = Progress::new();
-    let answer = supervise(layout)?;
+    let answer = supervise(layout, plan.family)?;
     progress.done("the lab's network, registry and images are there");
     let nodes = plan.machines();
     for index in 1..=nodes + u8::from(plan.balancer) {
@@ -234,7 +236,7 @@ pub fn token() -> Result<String> {
 fn server_arguments(plan: &Plan, index: u8, token: &str) -> Vec<String> {
     let mut arguments = vec![
         "server".to_owned(),
-        format!("--node-ip={}", node_address(index)),
+        format!("--node-ip={}", plan.family.addresses(index).join(",")),
         format!("--node-name={}", node_name(index)),
         "--tls-san=127.0.0.1".to_owned(),
         format!("--token={token}"),
@@ -242,26 +244,21 @@ fn server_arguments(plan: &Plan, index: u8, token: &str) -> Vec<String> {
     ];
     arguments.extend(plan.balancer_address().map(|address| format!("--tls-san={address}")));
     arguments.extend(plan.storage(index == 1));
+    arguments.extend(plan.family.ranges().iter().map(|range| (*range).to_owned()));
     arguments
 }
 
-fn agent_arguments(index: u8, token: &str) -> Vec<String> {
-    let server = format!("https://{}:6443", node_address(1));
-    [
-        "agent",
-        "--server",
-        &server,
-        "--token",
-        token,
-        "--node-ip",
-        &node_address(index),
-        "--node-name",
-        &node_name(index),
-        "--kubelet-config",
-        KUBELET_CONFIG,
-    ]
-    .map(str::to_owned)
-    .into()
+/// An agent is told its address where a node has one; of two families, and of IPv6, it finds out itself, as it does what ranges there are.
+fn agent_arguments(plan: &Plan, index: u8, token: &str) -> Vec<String> {
+    let server = format!("https://{}:6443", plan.family.host(1));
+    let name = node_name(index);
+    let words = ["agent", "--server", &server, "--token", token, "--node-name", &name];
+    let mut arguments: Vec<String> = words.map(str::to_owned).into();
+    arguments.extend(["--kubelet-config".to_owned(), KUBELET_CONFIG.to_owned()]);
+    if plan.family == Family::Ipv4 {
+        arguments.push(format!("--node-ip={}", node_address(index)));
+    }
+    arguments
 }
 
 /// Starts the server and its agent on the first node.
@@ -278,7 +275,7 @@ pub fn start_server(layout: &Layout, plan: &Plan, token: &str) -> Result<()> {
 /// It runs already, or cannot be started.
 pub fn start_another_server(layout: &Layout, plan: &Plan, index: u8, token: &str) -> Result<()> {
     let mut arguments = server_arguments(plan, index, token);
-    arguments.extend(["--server".to_owned(), format!("https://{}:6443", node_address(1))]);
+    arguments.extend(["--server".to_owned(), format!("https://{}:6443", plan.family.host(1))]);
     start_windlass(layout, plan, &node_name(index), &arguments)
 }
 
@@ -287,7 +284,7 @@ pub fn start_another_server(layout: &Layout, plan: &Plan, index: u8, token: &str
 /// # Errors
 /// It runs already, or cannot be started.
 pub fn start_agent(layout: &Layout, plan: &Plan, index: u8, token: &str) -> Result<()> {
-    start_windlass(layout, plan, &node_name(index), &agent_arguments(index, token))
+    start_windlass(layout, plan, &node_name(index), &agent_arguments(plan, index, token))
 }
 
 /// A token with which agents join `server`.
@@ -463,9 +460,11 @@ fn example(layout: &Layout, plan: &Plan) -> Result<()> {
         let pods = kubectl(plan, &["describe", "pods"]).unwrap_or_default();
         return Err(error).with_context(|| format!("wait for the example's pods:\n{pods}"));
     }
-    let address =
-        kubectl(plan, &["get", "service", "echo", "-o", "jsonpath={.spec.clusterIP}:{.spec.ports[0].port}"])?;
-    let url = format!("http://{address}/");
+    let path = "jsonpath={.spec.clusterIP} {.spec.ports[0].port}";
+    let address = kubectl(plan, &["get", "service", "echo", "-o", path])?;
+    let (ip, port) = address.split_once(' ').context("the example's Service has no address")?;
+    let url =
+        if ip.contains(':') { format!("http://[{ip}]:{port}/") } else { format!("http://{ip}:{port}/") };
     let guest = plan.programs.join("guest").to_string_lossy().into_owned();
     let started = Instant::now();
     for index in 1..=plan.nodes {

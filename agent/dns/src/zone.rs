@@ -72,6 +72,8 @@ struct Owner {
 struct Namespace {
     services: HashMap<String, Service>,
     slices: HashMap<String, BTreeMap<String, Slice>>,
+    /// The service each slice is of: a list of slices costs time in proportion to its length.
+    slice_of: HashMap<String, String>,
 }
 
 /// The version of the specification, answered at `dns-version`.
@@ -124,12 +126,17 @@ impl Zone {
     /// Sets or removes a slice by its own name.
     pub fn set_slice(&mut self, namespace: &str, name: &str, slice: Option<Slice>) {
         let space = self.namespaces.entry(namespace.to_owned()).or_default();
-        let mut removed = Vec::new();
-        space.slices.retain(|_, slices| {
-            removed.extend(slices.remove(name));
-            !slices.is_empty()
-        });
+        let mut removed = None;
+        if let Some(before) = space.slice_of.remove(name)
+            && let Some(slices) = space.slices.get_mut(&before)
+        {
+            removed = slices.remove(name);
+            if slices.is_empty() {
+                space.slices.remove(&before);
+            }
+        }
         if let Some(slice) = &slice {
+            space.slice_of.insert(name.to_owned(), slice.service.clone());
             space.slices.entry(slice.service.clone()).or_default().insert(name.to_owned(), slice.clone());
         }
         for (slice, add) in removed.into_iter().map(|s| (s, false)).chain(slice.map(|s| (s, true))) {

@@ -54,6 +54,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use supervise::listen;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -84,8 +85,8 @@ pub enum Error {
 }
 
 /// Takes the port: from now on connections wait to be served.
-pub async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
+pub fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    listen::listen(address).map_err(|source| Error::Listen { address, source })
 }
 
 /// Serves the port until the scope of `health` ends. `client` reviews tokens and permissions; without one, only certificates are known

@@ -1,7 +1,8 @@
-//! The machine's own address, when the configuration does not name it: the one the kernel would send from.
+//! The machine's own addresses, when the configuration does not name them: those the kernel would send from.
 
+use ipnet::IpNet;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::time::Duration;
 
 /// Why no address was found.
@@ -27,8 +28,9 @@ pub enum Error {
     },
 }
 
-/// An address of documentation (RFC 5737): leads to the default route, and nothing is sent.
-const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 9);
+/// Addresses of documentation (RFC 5737, RFC 3849): they lead to the default route, and nothing is sent.
+const ANYWHERE4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
+const ANYWHERE6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9);
 
 /// How often it is looked whether the machine has moved.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -59,18 +61,50 @@ fn is_of_this_machine(address: IpAddr) -> bool {
     !matches!(bound, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
-/// The source address of packets to the API server, or of the default route without one.
+/// The source address of packets to the API server, or of the default route without one: that of IPv6 where there is none of IPv4.
 pub fn own(server: Option<&http::Uri>) -> Result<IpAddr, Error> {
-    let towards = match server.and_then(|uri| uri.host().map(|host| (host, uri.port_u16().unwrap_or(443)))) {
-        None => ANYWHERE,
-        Some((host, port)) => {
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            let fail = |source| Error::Resolve { host: format!("{host}:{port}"), source };
-            let mut found = (host, port).to_socket_addrs().map_err(fail)?;
-            found.next().ok_or_else(|| fail(io::ErrorKind::NotFound.into()))?
-        }
+    let Some((host, port)) = server.and_then(|uri| uri.host().map(|h| (h, uri.port_u16().unwrap_or(443))))
+    else {
+        return of_family(false).or_else(|error| of_family(true).map_err(|_| error));
     };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let fail = |source| Error::Resolve { host: format!("{host}:{port}"), source };
+    let mut found = (host, port).to_socket_addrs().map_err(fail)?;
+    sent_from(found.next().ok_or_else(|| fail(io::ErrorKind::NotFound.into()))?)
+}
+
+/// The source address of a family's default route.
+pub fn of_family(ipv6: bool) -> Result<IpAddr, Error> {
+    sent_from(if ipv6 { ANYWHERE6 } else { ANYWHERE4 })
+}
+
+fn sent_from(towards: SocketAddr) -> Result<IpAddr, Error> {
     source_address(towards).map_err(|source| Error::NoRoute { towards, source })
+}
+
+/// The addresses of a node whose pods have these ranges, when `own` was found: one of each of their families, in their order, as far as the
+/// machine has them.
+#[must_use]
+pub fn of_node(own: IpAddr, ranges: &[IpNet]) -> Vec<IpAddr> {
+    chosen(own, ranges, |ipv6| of_family(ipv6).ok())
+}
+
+fn chosen(own: IpAddr, ranges: &[IpNet], find: impl Fn(bool) -> Option<IpAddr>) -> Vec<IpAddr> {
+    // On a loopback nobody else is to find this machine.
+    if own.is_loopback() {
+        return vec![own];
+    }
+    let usable = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+    };
+    let mut out: Vec<IpAddr> = Vec::new();
+    for ipv6 in ranges.iter().map(|range| range.addr().is_ipv6()) {
+        if out.iter().all(|ip| ip.is_ipv6() != ipv6) {
+            out.extend(if own.is_ipv6() == ipv6 { Some(own) } else { find(ipv6).filter(usable) });
+        }
+    }
+    if out.is_empty() { vec![own] } else { out }
 }
 
 /// Connecting a datagram socket makes the kernel choose a route and an address, and sends nothing.
@@ -94,6 +128,30 @@ mod tests {
         // It has this one, though the way to the server is from another.
         let stays = moved(IpAddr::from([127, 0, 0, 2]), Some(uri));
         assert!(tokio::time::timeout(5 * PERIOD, stays).await.is_err());
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_of_two_families_must_not_have_one_alone() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let found = |own: &str, ranges: &[&str], there: &[&str]| {
+            let ranges: Vec<IpNet> = ranges.iter().map(|range| range.parse().unwrap()).collect();
+            let all =
+                chosen(ip(own), &ranges, |ipv6| there.iter().map(|t| ip(t)).find(|t| t.is_ipv6() == ipv6));
+            all.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        };
+        let (v4, v6, machine) = ("10.0.0.0/8", "fd00::/48", ["192.0.2.7", "fd77::7"]);
+        assert_eq!(found("192.0.2.1", &[v4, v6], &machine), "192.0.2.1,fd77::7");
+        assert_eq!(
+            found("fd77::1", &[v4, v6], &machine),
+            "192.0.2.7,fd77::1",
+            "the cluster's first family is first"
+        );
+        assert_eq!(found("192.0.2.1", &[v6, v4], &machine), "fd77::7,192.0.2.1");
+        assert_eq!(found("192.0.2.1", &[v4], &machine), "192.0.2.1", "the cluster has one family");
+        assert_eq!(found("192.0.2.1", &[v6], &machine), "fd77::7", "the server was reached by the other one");
+        assert_eq!(found("192.0.2.1", &[v6], &machine[..1]), "192.0.2.1", "there is nothing better");
+        assert_eq!(found("192.0.2.1", &[v4, v6], &["fe80::7"]), "192.0.2.1", "known on its link alone");
+        assert_eq!(found("127.0.0.1", &[v4, v6], &machine), "127.0.0.1");
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub struct Config {
     pub kubelet_flags: serde_json::Value,
     /// Some of the addresses were given, not found.
     pub node_ips_given: bool,
+    /// What nobody said of this node, and its cluster may.
+    pub unsaid: Unsaid,
     /// Another program knows this machine and prepares its node (`--cloud-provider=external`).
     pub cloud_external: bool,
     /// Files that hold the machine's id, and its boot's; the usual places where there are none.
@@ -82,6 +84,21 @@ pub struct Config {
     pub cgroup_root: Option<String>,
     /// Network policies are in force on this node.
     pub network_policy: bool,
+}
+
+/// Settings that are defaults until the cluster is known ([`facts`](crate::facts)); none of them where everything was said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unsaid {
+    /// [`Config::node_ips`].
+    pub node_ips: bool,
+    /// [`Config::cluster_cidrs`].
+    pub cluster_cidrs: bool,
+    /// [`Config::service_cidrs`].
+    pub service_cidrs: bool,
+    /// [`Config::cluster_dns`].
+    pub cluster_dns: bool,
+    /// [`Config::cluster_domain`].
+    pub cluster_domain: bool,
 }
 
 impl Config {
@@ -112,6 +129,7 @@ impl Config {
             kubelet_drop_ins: None,
             kubelet_flags: serde_json::Value::Null,
             node_ips_given: false,
+            unsaid: Unsaid::default(),
             cloud_external: false,
             machine_id_files: Vec::new(),
             boot_id_files: Vec::new(),

@@ -251,7 +251,7 @@ fn serve(port: server::Config, kubelet: &Kubelet, access: Access, scope: Arc<Sco
         async move {
             match access {
                 Access::Known(client, listening) => {
-                    let listener = server::listen(port.address).await?;
+                    let listener = server::listen(port.address)?;
                     listening.send_replace(true);
                     Box::pin(server::serve(listener, port, pods, runtime, stats, client, health)).await?;
                 }

@@ -4,6 +4,7 @@
 //! - [`bootstrap`]: from a join token to credentials of our own; [`cluster_info`]: what a cluster says before it knows us
 //! - [`certificate`]: a certificate through the API (`certificates.k8s.io`); [`identity`]: the files they are kept in
 //! - [`authorities`]: follows the cluster's authorities
+//! - [`facts`]: what nobody told us and the cluster says
 //! - [`balancer`]: the API servers there are, as one on this machine
 //! - [`rotation`]: renews them; [`client`]: a client that changes its certificate without its users noticing
 //! - [`parts`]: credentials of network, DNS and proxy, which speak as themselves
@@ -23,6 +24,7 @@ mod certificate;
 mod client;
 pub mod cluster_info;
 pub mod config;
+mod facts;
 pub mod identity;
 pub mod kubelet_alone;
 mod kubelet_parts;

@@ -11,7 +11,7 @@ use crate::identity::Files;
 use crate::parts::Parts;
 use crate::progress::Progress;
 use crate::tasks::until;
-use crate::{authorities, cluster_info, kubelet_parts, lost, rotation, tasks};
+use crate::{authorities, cluster_info, facts, kubelet_parts, lost, rotation, tasks};
 use std::path::Path;
 use std::sync::Arc;
 use supervise::{Scope, Supervisor, Task, chain};
@@ -46,7 +46,7 @@ pub enum Error {
 /// Runs the agent until `shutdown`, its tasks kept by `supervisor` and those of `beside` with them, which stop first. `progress` is told how far the
 /// start has come. Errors are those of the start; later ones are a task's own, logged and survived.
 pub async fn run(
-    config: Config,
+    mut config: Config,
     supervisor: &Supervisor,
     mut beside: Vec<Task>,
     progress: Progress,
@@ -56,12 +56,6 @@ pub async fn run(
     if config.node_ips.is_empty() {
         return Err(Error::Config("the node has no address".to_owned()));
     }
-    let network = match config.server {
-        Some(_) => config.cluster_network(),
-        None => config.network(),
-    };
-    let network = network.map_err(Error::Executable)?;
-    let config = Arc::new(config);
     // The way to the servers outlasts those who use it.
     let (tasks, _way) = match config.server.clone() {
         Some(server) => {
@@ -75,6 +69,9 @@ pub async fn run(
                 Err(bootstrap::Error::Stopped) => return Ok(()),
                 joined => joined?,
             };
+            facts::learn(&first, &mut config).await;
+            let config = Arc::new(config);
+            let network = config.cluster_network().map_err(Error::Executable)?;
             let (client, slot) = client::renewable(first);
             rotation::ensure_serving(&config.node_name, &config.node_ips, &files).map_err(Error::Serving)?;
             let kubelet = kubelet_parts::settings(&config, &files)?;
@@ -94,6 +91,8 @@ pub async fn run(
         }
         None => {
             tracing::info!("no server is configured: static pods only");
+            let config = Arc::new(config);
+            let network = config.network().map_err(Error::Executable)?;
             if config.pod_cidrs.is_empty() {
                 tracing::warn!("no pod range is configured: only pods on the host's network can run");
             } else {

@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use supervise::{Work, accept};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 /// Media type of the exposition.
@@ -120,12 +120,7 @@ pub(crate) fn serve(
     works: (Work, Work),
     stop: CancellationToken,
 ) {
-    let listen = || {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener)
-    };
-    let listener = match listen() {
+    let listener = match supervise::listen::listen(address) {
         Ok(listener) => listener,
         Err(error) => return tracing::warn!(%address, %error, "nobody can ask what is counted of policies"),
     };

@@ -12,9 +12,9 @@ use crate::guard::guarded;
 use crate::model::{Front, NoLocal, Place, Rules, model};
 use crate::readback::Recovered;
 use crate::ruleset;
-pub use crate::service::ServiceName;
-use crate::service::{Protocol, Service, Slice};
+use crate::service::Protocol;
 use crate::shape::Shape;
+pub use crate::state::{ServiceName, State};
 use crate::sysctl::{self, Limits};
 use ipnet::IpNet;
 use netlink::nft::{Batch, Error, Kernel};
@@ -23,15 +23,6 @@ use std::net::IpAddr;
 
 /// The port DNS is asked at.
 const DNS: u16 = 53;
-
-/// The newest known services and slices.
-#[derive(Debug, Default)]
-pub struct State {
-    /// Services by name.
-    pub services: HashMap<ServiceName, Service>,
-    /// Slices by the service's name, then by the slice's name.
-    pub slices: HashMap<ServiceName, BTreeMap<String, Slice>>,
-}
 
 /// Keeps the kernel's tables equal to the state it is given.
 pub struct Applier {

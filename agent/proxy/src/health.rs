@@ -19,9 +19,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use supervise::listen::listen;
 use supervise::{Supervisor, Work, accept};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -171,22 +172,6 @@ impl Health {
     }
 }
 
-/// Listens on both families, or on IPv4 where there is no IPv6.
-pub(crate) fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
-    match std::net::TcpListener::bind(address) {
-        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
-            std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))
-        }
-        other => other,
-    }
-}
-
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let listener = bind(address)?;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
-}
-
 type HttpResponse = Response<Full<Bytes>>;
 
 async fn serve<F>(listener: TcpListener, answer: Arc<F>, work: Work, stop: CancellationToken)
@@ -318,6 +303,7 @@ fn unheard(node: &str, (namespace, name): &ServiceName, port: u16, error: &std::
 mod tests {
     use super::*;
     use http_body_util::BodyExt;
+    use std::net::Ipv4Addr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     async fn body(answer: HttpResponse) -> (u16, String) {

@@ -10,6 +10,7 @@
 //! - `numbers`: such numbers, and those of their endpoints; pure
 //! - [`slots`]: which endpoint holds which slot, moving as few as possible; pure
 //! - `guard`: from where a load balancer's addresses may be reached; pure
+//! - [`state`]: what is known of services and slices; pure
 //! - [`element`]: rules as set elements, and the difference between two of them; pure
 //! - [`shape`]: what of the tables follows from settings and from the node; pure
 //! - [`ruleset`]: tables, chains and elements as transactions; pure
@@ -40,6 +41,7 @@ mod run;
 pub mod service;
 pub mod shape;
 mod slots;
+pub mod state;
 mod sysctl;
 pub mod text;
 

@@ -7,7 +7,7 @@
 
 use crate::apply::{Applier, ServiceName, State};
 use crate::conntrack::{self, Stale};
-use crate::health::{Health, bind};
+use crate::health::Health;
 use crate::metrics::{Change, Extent, Metrics};
 use crate::model::ready_here;
 use crate::service::{read_service, read_slice};
@@ -88,7 +88,7 @@ impl Config {
     /// The first that is not.
     pub fn check_ports(&self) -> Result<(), Error> {
         for address in [self.healthz, self.mode].into_iter().flatten() {
-            bind(address).map_err(|source| Error::Listen { address, source })?;
+            supervise::listen::bind(address).map_err(|source| Error::Listen { address, source })?;
         }
         Ok(())
     }
@@ -340,41 +340,14 @@ impl Proxy {
         }
     }
 
-    fn set_slice(&mut self, (namespace, slice_name): &(String, String), slice: Option<&EndpointSlice>) {
-        let new = slice.and_then(read_slice);
-        let owner = new.as_ref().map(|s| (namespace.clone(), s.service.clone()));
-        // the slice may have belonged to another service before
-        let before: Vec<ServiceName> = match &owner {
-            Some(owner) if self.state.slices.get(owner).is_some_and(|all| all.contains_key(slice_name)) => {
-                Vec::new()
-            }
-            _ => {
-                let all = self.state.slices.iter();
-                all.filter(|((ns, _), all)| ns == namespace && all.contains_key(slice_name))
-                    .map(|(n, _)| n.clone())
-                    .collect()
-            }
-        };
-        for old_owner in before {
-            if let Some(all) = self.state.slices.get_mut(&old_owner) {
-                all.remove(slice_name);
-                if all.is_empty() {
-                    self.state.slices.remove(&old_owner);
-                }
-            }
-            self.metrics.changed(Change::Endpoints);
-            self.dirty.insert(old_owner);
+    fn set_slice(&mut self, named: &(String, String), slice: Option<&EndpointSlice>) {
+        let changed = self.state.set_slice(named, slice.and_then(read_slice));
+        if changed.holds.is_some() && self.triggered.len() < MOST_TRIGGERED {
+            self.triggered.extend(slice.and_then(|slice| triggered(slice, self.started)));
         }
-        if let (Some(owner), Some(new)) = (owner, new) {
-            let all = self.state.slices.entry(owner.clone()).or_default();
-            if all.get(slice_name) != Some(&new) {
-                all.insert(slice_name.clone(), new);
-                self.metrics.changed(Change::Endpoints);
-                if self.triggered.len() < MOST_TRIGGERED {
-                    self.triggered.extend(slice.and_then(|slice| triggered(slice, self.started)));
-                }
-                self.dirty.insert(owner);
-            }
+        for service in changed.services() {
+            self.metrics.changed(Change::Endpoints);
+            self.dirty.insert(service);
         }
     }
 

@@ -550,6 +550,49 @@ fn udp_flows_move_when_their_endpoint_goes() {
     });
 }
 
+/// A socket that sends and gets SCTP's packets as they are, received ones with the header of IP.
+fn bare_sctp() -> UdpSocket {
+    use rustix::net::{AddressFamily, SocketType, ipproto, socket};
+    let socket = UdpSocket::from(socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::SCTP)).unwrap());
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket
+}
+
+/// A chunk INIT without parameters (RFC 9260), which asks for an association.
+fn init(from: u16, to: u16) -> Vec<u8> {
+    let mut packet = [from.to_be_bytes(), to.to_be_bytes()].concat();
+    // no tag yet, and a checksum that nobody looks at on this machine
+    packet.extend([0; 8]);
+    packet.extend([1, 0, 0, 20]);
+    packet.extend(7_u32.to_be_bytes());
+    packet.extend(65_536_u32.to_be_bytes());
+    packet.extend([0, 1, 0, 1]);
+    packet.extend(7_u32.to_be_bytes());
+    packet
+}
+
+#[test]
+fn sctp_must_not_be_served_by_another_protocols_front() {
+    in_namespace(|| async {
+        ip("addr add 10.244.0.2/32 dev lo");
+        let mut sctp = service(30080);
+        sctp.ports[0].protocol = Protocol::Sctp;
+        let state = state(sctp, slice(&["10.244.0.2"], Protocol::Sctp));
+        applier().apply(&state, &BTreeSet::new()).await.unwrap();
+        let all = bare_sctp();
+        for (from, address, port) in [(40001, "10.96.0.50", 80), (40002, "192.168.7.1", 30080)] {
+            bare_sctp().send_to(&init(from, port), (address, 0)).unwrap();
+            let mut packet = [0; 256];
+            let (length, _) = all.recv_from(&mut packet).unwrap();
+            assert!(length >= 24, "{length}");
+            let to = u16::from_be_bytes([packet[22], packet[23]]);
+            assert_eq!((&packet[16..20], to), (&[10, 244, 0, 2][..], 8080), "{address}:{port}");
+        }
+        // TCP at the same address and port is nobody's.
+        assert!(ask("10.96.0.50:80").is_err());
+    });
+}
+
 #[test]
 fn a_table_taken_away_is_noticed_and_replaced() {
     in_namespace(|| async {

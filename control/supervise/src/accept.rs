@@ -30,7 +30,9 @@ impl Listen for TcpListener {
     type Stream = TcpStream;
 
     async fn next(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        self.accept().await
+        let (stream, peer) = self.accept().await?;
+        // A socket of both families names IPv4 peers in the words of IPv6.
+        Ok((stream, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
     }
 }
 

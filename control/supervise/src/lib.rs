@@ -9,7 +9,7 @@
 //!   logged, and harms no other
 //! - [`checks`]: what health endpoints say of tasks and other checks; [`metrics`]: what is counted of tasks
 //! - [`process`]: this process, as the kernel sees it
-//! - [`accept()`]: the loop that accepts connections; [`Backoff`]: pauses that double, with jitter;
+//! - [`listen`]: where connections come to, of both families; [`accept()`]: the loop that accepts connections; [`Backoff`]: pauses that double, with jitter;
 //!   [`Rate`]: so many a second
 
 #![warn(unreachable_pub)]
@@ -17,6 +17,7 @@
 pub mod accept;
 mod backoff;
 pub mod checks;
+pub mod listen;
 pub mod metrics;
 pub mod process;
 mod rate;

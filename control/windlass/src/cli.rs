@@ -109,6 +109,12 @@ pub(crate) struct ServerFlags {
     /// A flag of kube-apiserver for the API server, NAME=VALUE without dashes; may be repeated
     #[arg(long, env = "WINDLASS_KUBE_APISERVER_ARG", value_name = "FLAG=VALUE")]
     pub(crate) kube_apiserver_arg: Vec<String>,
+    /// Bits of the IPv4 range of pods that each node gets [default: 24]
+    #[arg(long, env = "WINDLASS_NODE_CIDR_MASK_SIZE_IPV4", value_name = "BITS")]
+    pub(crate) node_cidr_mask_size_ipv4: Option<u8>,
+    /// Bits of the IPv6 range of pods that each node gets [default: 64]
+    #[arg(long, env = "WINDLASS_NODE_CIDR_MASK_SIZE_IPV6", value_name = "BITS")]
+    pub(crate) node_cidr_mask_size_ipv6: Option<u8>,
     /// Do not make this machine a node
     #[arg(long, env = "WINDLASS_NO_AGENT")]
     pub(crate) no_agent: bool,

@@ -27,6 +27,7 @@ mod notify;
 mod output;
 mod parts;
 mod program;
+mod ranges;
 mod reset;
 mod server;
 mod settings;

@@ -21,6 +21,7 @@ use crate::member::{self, Stacked, Start};
 use crate::parts::apiserver::trust::Front;
 use crate::parts::apiserver::{self, Flagged, Limits, Settings, publish, storage};
 use crate::parts::component::Component;
+use crate::ranges;
 use crate::settings::{self, nth_address};
 use crate::signals::Signals;
 use crate::snapshot;
@@ -71,7 +72,9 @@ struct Plan {
 impl Plan {
     fn new(flags: ServerFlags) -> anyhow::Result<Self> {
         let node = flags.node.config(None)?;
-        let advertise = flags.advertise_address.or(node.node_ips.first().copied());
+        ranges::check_both(&node.cluster_cidrs, &node.service_cidrs)?;
+        ranges::check_nodes(&node.cluster_cidrs, flags.node_prefixes())?;
+        let advertise = ranges::advertised(flags.advertise_address, &node.node_ips, &node.service_cidrs)?;
         let advertise = advertise.context("no address to advertise: give --advertise-address")?;
         let bind = flags.bind_address.unwrap_or(if advertise.is_ipv6() {
             std::net::Ipv6Addr::UNSPECIFIED.into()
@@ -219,6 +222,10 @@ impl Plan {
         // The agent must not choose otherwise.
         node.node_name = Some(self.node.node_name.clone());
         node.node_ip.clone_from(&self.node.node_ips);
+        node.cluster_cidr.clone_from(&self.node.cluster_cidrs);
+        node.service_cidr.clone_from(&self.node.service_cidrs);
+        node.cluster_dns.clone_from(&self.node.cluster_dns);
+        node.cluster_domain = Some(self.node.cluster_domain.clone());
         let flags = AgentFlags { server: Some(self.local_url()), node, ..AgentFlags::default() };
         // No file: what it says is in the arguments already.
         let mut arguments = vec!["--config=".to_owned(), "agent".to_owned()];

@@ -4,9 +4,11 @@
 //! fine, keys of neither are an error.
 
 use crate::cli::{AgentFlags, DATA_DIR, NodeFlags, ServerFlags};
+use crate::ranges;
 use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
+use node::config::Unsaid;
 use pki::part::NodePart;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -133,8 +135,10 @@ impl NodeFlags {
             None => node::config::host_name().context("read the host name; give --node-name")?,
         };
         node::config::check_node_name(&name).map_err(|e| anyhow!(e))?;
+        ranges::check("cluster-cidr", &self.cluster_cidr)?;
+        ranges::check("service-cidr", &self.service_cidr)?;
         let ips = match self.node_ip.as_slice() {
-            [] => vec![node::address::own(towards)?],
+            [] => node::address::of_node(node::address::own(towards)?, &self.cluster_cidr),
             ips => ips.to_vec(),
         };
         let mut config = node::Config::new(&name, ips);
@@ -142,6 +146,13 @@ impl NodeFlags {
             if let Some(path) = from {
                 to.clone_from(path);
             }
+        };
+        config.unsaid = Unsaid {
+            node_ips: self.node_ip.is_empty(),
+            cluster_cidrs: self.cluster_cidr.is_empty(),
+            service_cidrs: self.service_cidr.is_empty(),
+            cluster_dns: self.cluster_dns.is_empty() && self.service_cidr.is_empty(),
+            cluster_domain: self.cluster_domain.is_none(),
         };
         config.data_dir = self.data_dir();
         set(&mut config.kubelet_root, &self.kubelet_root);
@@ -172,6 +183,14 @@ impl NodeFlags {
         config.labels = self.node_label.iter().map(|l| parse_label(l)).collect::<Result<_, _>>()?;
         config.taints = self.node_taint.iter().map(|t| parse_taint(t)).collect::<Result<_, _>>()?;
         Ok(config)
+    }
+}
+
+impl ServerFlags {
+    /// Bits of the ranges of pods that each node gets, of IPv4 and of IPv6.
+    pub(crate) fn node_prefixes(&self) -> (u8, u8) {
+        let usual = controllers::Ranges::default().prefixes;
+        (self.node_cidr_mask_size_ipv4.unwrap_or(usual.0), self.node_cidr_mask_size_ipv6.unwrap_or(usual.1))
     }
 }
 

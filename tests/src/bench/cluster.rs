@@ -4,7 +4,7 @@ use super::figure::{Promise, Report};
 use super::{Part, Plan};
 use crate::control;
 use crate::init::{self, Ask};
-use crate::layout::Layout;
+use crate::layout::{Family, Layout};
 use crate::up::{self, Etcd, Plan as UpPlan};
 use anyhow::{Context, Result, bail};
 use cri_proto::client::{Deadlines, Runtime};
@@ -58,13 +58,14 @@ pub async fn start(layout: &Layout, plan: &Plan, report: &mut Report) -> Result<
         servers: 1,
         etcd: Etcd::Stacked,
         balancer: false,
+        family: Family::Ipv4,
         example: false,
         kubeconfig: layout.root().join("kubeconfig"),
         programs: plan.programs.clone(),
     };
     let rounds = if plan.wants(Part::Ready) { ROUNDS } else { 1 };
     loop {
-        let answer = up::supervise(layout)?;
+        let answer = up::supervise(layout, Family::Ipv4)?;
         for node in ["n1", WORKER] {
             up::boot(layout, node)?;
             // containerd's own start is not ours to measure

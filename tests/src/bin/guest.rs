@@ -23,7 +23,9 @@ fn main() -> std::io::Result<()> {
 fn get(url: &str, count: usize) -> std::io::Result<()> {
     let rest = url.strip_prefix("http://").unwrap_or(url);
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let at = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+    // An address of IPv6 stands in brackets.
+    let after = host.rsplit_once(']').map_or(host, |(_, after)| after);
+    let at = if after.contains(':') { host.to_owned() } else { format!("{host}:80") };
     let mut failed = None;
     for _ in 0..count {
         match get_once(&at, path) {
@@ -68,7 +70,8 @@ fn serve(port: &str) -> std::io::Result<()> {
     let name = std::fs::read_to_string("/etc/hostname").unwrap_or_default().trim().to_owned();
     let listener = TcpListener::bind(format!("[::]:{port}"))
         .or_else(|_| TcpListener::bind(format!("0.0.0.0:{port}")))?;
-    let datagrams = UdpSocket::bind(format!("0.0.0.0:{port}"))?;
+    let datagrams =
+        UdpSocket::bind(format!("[::]:{port}")).or_else(|_| UdpSocket::bind(format!("0.0.0.0:{port}")))?;
     println!("{name} listens on port {port}");
     let own = name.clone();
     std::thread::spawn(move || {

@@ -44,6 +44,39 @@ pub fn lab_output(args: &[&str]) -> Output {
         .unwrap()
 }
 
+/// A lab of a test's own, beside the one of all tests; it goes with this.
+pub struct Lab {
+    name: &'static str,
+    pub cluster: Cluster,
+}
+
+impl Lab {
+    /// Brings it up with these further arguments.
+    pub fn up(name: &'static str, arguments: &[&str]) -> Self {
+        let kubeconfig = std::env::temp_dir().join(format!("windlass-{name}-kubeconfig"));
+        let this = Self { name, cluster: Cluster { kubeconfig } };
+        let path = this.cluster.kubeconfig.to_string_lossy().into_owned();
+        let out = this.output(&[&["up", "--no-example", "--kubeconfig", &path], arguments].concat());
+        assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
+        this
+    }
+
+    /// Its command, whatever comes of it.
+    pub fn output(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+        command.args(["--lab", self.name]).args(args).stdin(Stdio::null()).output().unwrap()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let out = self.output(&["down"]);
+        if !std::thread::panicking() {
+            assert!(out.status.success(), "{}: {}", self.name, String::from_utf8_lossy(&out.stderr));
+        }
+    }
+}
+
 /// The guest program on this machine.
 pub fn guest() -> String {
     env!("CARGO_BIN_EXE_guest").to_owned()

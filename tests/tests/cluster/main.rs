@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod clients;
+mod families;
 mod harness;
 mod helm;
 mod identities;

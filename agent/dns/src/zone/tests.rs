@@ -202,3 +202,18 @@ fn the_zone_must_not_be_without_a_name_server() {
     assert_eq!(servers(&zone), ("kube-dns.kube-system.svc".to_owned(), vec![ip("10.96.0.10")]));
     assert_eq!(zone.lookup(&["default", "svc"], Kind::Ns), Some(Vec::new()), "no zone of its own");
 }
+
+#[test]
+fn a_slice_must_not_stay_with_a_service_it_left() {
+    let mut zone = zone();
+    zone.set_service("default", "other", Some(Service::Headless));
+    let address: IpAddr = "10.244.0.7".parse().unwrap();
+    let endpoint = Endpoint { address, host: dashed(address), named: false, ports: Vec::new() };
+    zone.set_slice("default", "db-x", Some(Slice { service: "other".into(), endpoints: vec![endpoint] }));
+    assert_eq!(ask(&zone, "db.default.svc", Kind::A), None);
+    assert_eq!(ask(&zone, "other.default.svc", Kind::A), Some(vec!["10.244.0.7".to_owned()]));
+    assert_eq!(zone.reverse(address), ["10-244-0-7.other.default.svc"]);
+    zone.set_slice("default", "db-x", None);
+    assert_eq!(ask(&zone, "other.default.svc", Kind::A), None);
+    assert!(zone.reverse(address).is_empty());
+}

@@ -14,9 +14,9 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use supervise::Scope;
 use supervise::checks::{self, Check};
-use tokio::net::{TcpListener, TcpStream};
+use supervise::{Scope, listen};
+use tokio::net::TcpStream;
 
 /// Pause before an address that could not be had is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub async fn read_only(
     health: Health,
 ) -> Result<(), Error> {
     let address = config.address;
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+    let listener = listen::listen(address).map_err(|source| Error::Listen { address, source })?;
     let (connections, stop) = (health.scope.work("read-only"), health.scope.stop().clone());
     let parts = Parts { pods, runtime, stats, health, streams: connections.clone() };
     let handler = Arc::new(Handler::new(Config { debugging: false, ..config }, None, parts));
@@ -47,7 +47,7 @@ pub async fn read_only(
 pub async fn healthz(address: SocketAddr, scope: Arc<Scope>) {
     let (connections, stop) = (scope.work("healthz"), scope.stop().clone());
     let listener = loop {
-        match TcpListener::bind(address).await {
+        match listen::listen(address) {
             Ok(listener) => break listener,
             Err(error) => tracing::error!(%address, %error, "Failed to start healthz server"),
         }

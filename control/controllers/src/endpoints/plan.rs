@@ -103,14 +103,17 @@ pub(super) fn ports_on(service: &Service, pod: &Pod) -> Vec<Port> {
     on_pod.collect()
 }
 
-/// Families a service answers in.
+/// Families a service answers in. One that was stored before there were any to name has those of its address, a headless one both: what
+/// it has must not go (upstream: `getAddressTypesForService`).
 fn families(service: &Service) -> BTreeSet<&'static str> {
-    let listed = service.spec.as_ref().and_then(|s| s.ip_families.as_ref());
-    match listed {
-        Some(families) if !families.is_empty() => {
-            families.iter().map(|f| if f == "IPv6" { "IPv6" } else { "IPv4" }).collect()
-        }
-        _ => BTreeSet::from(["IPv4"]),
+    let name = |ipv6: bool| if ipv6 { "IPv6" } else { "IPv4" };
+    let Some(spec) = service.spec.as_ref() else { return BTreeSet::from(["IPv4"]) };
+    match spec.ip_families.as_deref() {
+        Some(families) if !families.is_empty() => families.iter().map(|f| name(f == "IPv6")).collect(),
+        _ => match spec.cluster_ip.as_deref().unwrap_or_default() {
+            "None" => BTreeSet::from(["IPv4", "IPv6"]),
+            ip => BTreeSet::from([name(ip.contains(':'))]),
+        },
     }
 }
 
@@ -257,6 +260,32 @@ mod tests {
         assert_eq!(told(Some("PreferSameZone")), [z1, "-", "-"]);
         let both = "{\"forNodes\":[{\"name\":\"n1\"}],\"forZones\":[{\"name\":\"z1\"}]}";
         assert_eq!(told(Some("PreferSameNode")), [both, "-", "{\"forNodes\":[{\"name\":\"n3\"}]}"]);
+    }
+
+    #[test]
+    fn a_pod_of_two_families_is_an_endpoint_in_each_that_its_service_has() {
+        let mut pod = (*pod("a", "n1", "True")).clone();
+        let ips = json!([{"ip": "10.0.0.1"}, {"ip": "FD00:0::1"}]);
+        pod.status.as_mut().unwrap().pod_ips = serde_json::from_value(ips).unwrap();
+        let pods = [Arc::new(pod)];
+        let told = |spec: Value| -> Vec<String> {
+            let (all, _) = desired(&service(&spec), &pods, |_| Some(None));
+            let line = |d: Desired| {
+                let addresses: Vec<String> = d.endpoints.into_iter().flat_map(|e| e.addresses).collect();
+                format!("{} {}", d.address_type, addresses.join(","))
+            };
+            all.into_iter().map(line).collect()
+        };
+        let (four, six) = ("IPv4 10.0.0.1", "IPv6 fd00::1");
+        let ports = json!([{"port": 80}]);
+        let of = |families: Value| told(json!({"ports": ports, "ipFamilies": families}));
+        assert_eq!(of(json!(["IPv4"])), [four]);
+        assert_eq!(of(json!(["IPv6"])), [six]);
+        assert_eq!(of(json!(["IPv6", "IPv4"])), [four, six]);
+        // Stored before there were any to name.
+        assert_eq!(told(json!({"ports": ports, "clusterIP": "fd02::5"})), [six]);
+        assert_eq!(told(json!({"ports": ports, "clusterIP": "10.96.0.5"})), [four]);
+        assert_eq!(told(json!({"ports": ports, "clusterIP": "None"})), [four, six]);
     }
 
     #[test]

@@ -109,6 +109,10 @@ fn ranges(flags: &Flags) -> anyhow::Result<Ranges> {
     if allocates && cluster.is_empty() {
         bail!("--allocate-node-cidrs needs --cluster-cidr");
     }
+    crate::ranges::check("cluster-cidr", &cluster)?;
+    if allocates {
+        masks(flags, &cluster)?;
+    }
     let prefix = |name: &str, default: u8, most: i64| {
         let given = flags.int(name).or(flags.int("node-cidr-mask-size")).filter(|given| *given != 0);
         match given {
@@ -121,6 +125,31 @@ fn ranges(flags: &Flags) -> anyhow::Result<Ranges> {
         (prefix("node-cidr-mask-size-ipv4", 24, 32)?, prefix("node-cidr-mask-size-ipv6", 64, 128)?);
     let cluster = if allocates { cluster } else { Vec::new() };
     Ok(Ranges { cluster, taken: parse("service-cluster-ip-range")?, prefixes })
+}
+
+/// Which flags say how large nodes' ranges are goes by the families there are. Upstream: `setNodeCIDRMaskSizes`.
+fn masks(flags: &Flags, cluster: &[IpNet]) -> anyhow::Result<()> {
+    let given = |name: &str| flags.int(name).is_some_and(|bits| bits != 0);
+    let any = given("node-cidr-mask-size");
+    let (v4, v6) = (given("node-cidr-mask-size-ipv4"), given("node-cidr-mask-size-ipv6"));
+    if any && cluster.len() > 1 {
+        bail!("usage of --node-cidr-mask-size is not allowed with dual-stack clusters");
+    }
+    if any && (v4 || v6) {
+        bail!(
+            "usage of --node-cidr-mask-size-ipv4 and --node-cidr-mask-size-ipv6 is not allowed if --node-cidr-mask-size is set"
+        );
+    }
+    if let [only] = cluster {
+        let ipv6 = only.addr().is_ipv6();
+        if v4 && ipv6 {
+            bail!("usage of --node-cidr-mask-size-ipv4 is not allowed for a single-stack IPv6 cluster");
+        }
+        if v6 && !v4 && !ipv6 {
+            bail!("usage of --node-cidr-mask-size-ipv6 is not allowed for a single-stack IPv4 cluster");
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -165,6 +194,19 @@ mod tests {
             ("--controllers=foo", "\"foo\" is not in the list of known controllers"),
             ("--root-ca-file=/nowhere", "--root-ca-file"),
             ("--cluster-cidr=x", "--cluster-cidr"),
+            ("--cluster-cidr=10.1.0.0/16,10.2.0.0/16", "different IP family"),
+            (
+                "--allocate-node-cidrs --cluster-cidr=10.1.0.0/16,fd00::/48 --node-cidr-mask-size=25",
+                "dual-stack",
+            ),
+            (
+                "--allocate-node-cidrs --cluster-cidr=fd00::/48 --node-cidr-mask-size-ipv4=25",
+                "single-stack IPv6",
+            ),
+            (
+                "--allocate-node-cidrs --cluster-cidr=10.1.0.0/16 --node-cidr-mask-size-ipv6=70",
+                "single-stack IPv4",
+            ),
         ] {
             let error = format!("{:#}", of(line).err().expect(line));
             assert!(error.contains(word), "{line}: {error}");

@@ -127,7 +127,7 @@ fn addresses(flags: &Flags) -> anyhow::Result<Vec<IpAddr>> {
     let given = given_addresses(flags)?;
     match given.as_slice() {
         [] => Ok(vec![node::address::own(None)?]),
-        [only] if only.is_unspecified() => Ok(vec![node::address::own(None)?]),
+        [only] if only.is_unspecified() => Ok(vec![node::address::of_family(only.is_ipv6())?]),
         [_] => Ok(given),
         [a, b] if a.is_ipv4() != b.is_ipv4() => Ok(given),
         _ => bail!("bad --node-ip: must contain either a single IP or a dual-stack pair of IPs"),

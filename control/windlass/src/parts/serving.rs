@@ -34,7 +34,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use supervise::{Supervisor, Task, Work, accept};
+use supervise::{Supervisor, Task, Work, accept, listen};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -119,7 +119,7 @@ impl Port {
             ),
             reviews: Reviews::new(flags, asker(flags, "authorization-kubeconfig", client).await?),
         };
-        let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
+        let listener = listen::listen(address).with_context(|| format!("listen on {address}"))?;
         Ok(Some(Self { listener, acceptor: TlsAcceptor::from(tls), http2, answers }))
     }
 

@@ -59,6 +59,11 @@ pub(super) fn of(
                 load_balancing: plan.balancing.clone(),
                 ..::controllers::Options::default()
             },
+            node_ranges: ::controllers::Ranges {
+                cluster: ranges.clone(),
+                taken: plan.node.service_cidrs.clone(),
+                prefixes: plan.flags.node_prefixes(),
+            },
             ..::controllers::Config::new(&client, ranges, pki.ca.clone(), key)
         };
         let elector = leadership.elector(controllers::NAME, controllers::NAME);

@@ -1,7 +1,7 @@
 //! Ports that somebody listens on, and who.
 
 use crate::check::facts::{Holder, Taken};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 pub(super) fn of(ports: &[u16]) -> Vec<Taken> {
@@ -10,7 +10,7 @@ pub(super) fn of(ports: &[u16]) -> Vec<Taken> {
 }
 
 fn is_taken(port: u16) -> bool {
-    let bound = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port));
+    let bound = supervise::listen::bind((Ipv4Addr::UNSPECIFIED, port).into());
     bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
 }
 
@@ -53,6 +53,7 @@ fn unit(cgroups: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
 
     #[test]
     fn a_port_that_somebody_listens_on_is_taken_by_them() {

@@ -3,6 +3,7 @@
 use super::trust::Front;
 use super::{Api, Certificates, Flagged, Limits, Settings, admission, neighbours, publish, storage};
 use crate::flags::Flags;
+use crate::ranges;
 use crate::signals::Signals;
 use crate::watched::{Directories, REREAD};
 use anyhow::{Context as _, bail};
@@ -170,14 +171,26 @@ impl Generated {
 fn settings(flags: &Flags, certificates: Certificates) -> anyhow::Result<Settings> {
     let bind = flags.ip("bind-address").unwrap_or(Ipv4Addr::UNSPECIFIED.into());
     let listen = SocketAddr::new(bind, flags.port("secure-port", PORT)?);
-    let advertise = match flags.ip("advertise-address").or(Some(bind).filter(|ip| !ip.is_unspecified())) {
-        Some(address) => address,
-        None => node::address::own(None)?,
-    };
-    let ranges = flags.text("service-cluster-ip-range").unwrap_or("10.0.0.0/24").split(',');
-    let ranges = ranges.map(|text| {
+    let services = flags.text("service-cluster-ip-range").unwrap_or("10.0.0.0/24").split(',');
+    let services = services.map(|text| {
         text.trim().parse::<IpNet>().with_context(|| format!("--service-cluster-ip-range: {text:?}"))
     });
+    let services = services.collect::<anyhow::Result<Vec<IpNet>>>()?;
+    ranges::check("service-cluster-ip-range", &services)?;
+    let given = flags.ip("advertise-address").or(Some(bind).filter(|ip| !ip.is_unspecified()));
+    let own = match given {
+        Some(_) => Vec::new(),
+        None => node::address::of_node(node::address::own(None)?, &services),
+    };
+    // As upstream: who wants privileged containers says so.
+    let objects = registry::Config { privileged: false, ..registry::Config::default() };
+    let flagged = Flagged::of_flags(flags, &objects)?;
+    // Where nobody keeps the endpoints of the Service `kubernetes`, they may be of any family.
+    let named: &[IpNet] = match flagged.services.endpoints {
+        registry::EndpointReconciler::None => &[],
+        _ => services.as_slice(),
+    };
+    let advertise = ranges::advertised(given, &own, named)?.context("no address to advertise")?;
     let issuers = flags.list("service-account-issuer").map(<[String]>::to_vec).unwrap_or_default();
     let read = |path: &str| pki::files::read(Path::new(path));
     let signing = match flags.text("service-account-signing-key-file") {
@@ -200,14 +213,11 @@ fn settings(flags: &Flags, certificates: Certificates) -> anyhow::Result<Setting
     if verifying.is_empty() {
         verifying.extend(signing.iter().map(|key| key.public().clone()));
     }
-    // As upstream: who wants privileged containers says so.
-    let objects = registry::Config { privileged: false, ..registry::Config::default() };
-    let flagged = Flagged::of_flags(flags, &objects)?;
     Ok(Settings {
         listen,
         advertise,
         storage: storage::Settings::alone(flags, crate::settings::store_file(&data_dir(flags)))?,
-        service_cidrs: ranges.collect::<anyhow::Result<_>>()?,
+        service_cidrs: services,
         issuers,
         audiences: flags.list("api-audiences").map(<[String]>::to_vec).unwrap_or_default(),
         signing_key: signing,

@@ -11,7 +11,7 @@ use apiserver::{Headers, Limits, Shutdown};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use supervise::Task;
+use supervise::{Task, listen};
 use tokio::net::{TcpListener, TcpSocket};
 
 /// Connections that wait for being accepted.
@@ -92,7 +92,7 @@ impl Serving {
 
     /// Opens the port.
     pub(super) fn listen(&self, address: SocketAddr) -> anyhow::Result<TcpListener> {
-        let open = || {
+        let open = |address: SocketAddr| {
             let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
             // As Go does for every listener, whatever --permit-address-sharing says.
             socket.set_reuseaddr(true)?;
@@ -100,7 +100,7 @@ impl Serving {
             socket.bind(address)?;
             socket.listen(BACKLOG)
         };
-        open().with_context(|| format!("listen on {address}"))
+        listen::open(address, open).with_context(|| format!("listen on {address}"))
     }
 
     /// Shows the certificates of names, too, and follows their files.
