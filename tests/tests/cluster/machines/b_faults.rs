@@ -79,8 +79,8 @@ const GROUPS: [&[Fault]; 5] = [
         // as a template's file has it: hostnamectl itself would leave the underscore out
         Fault {
             id: "hostname-invalid",
-            plant: "hostname >/run/planted.hostname-invalid && echo Worker_3 >/etc/hostname && hostname Worker_3",
-            restore: "hostnamectl set-hostname $(cat /run/planted.hostname-invalid)",
+            plant: "cp -a /etc/hostname /run/planted.hostname-invalid && echo Worker_3 >/etc/hostname && hostname Worker_3",
+            restore: "cp -a /run/planted.hostname-invalid /etc/hostname && hostname -F /etc/hostname",
         },
         // as an image's, of which machines are made
         Fault {
