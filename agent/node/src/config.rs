@@ -82,6 +82,8 @@ pub struct Config {
     pub cgroup_root: Option<String>,
     /// Network policies are in force on this node.
     pub network_policy: bool,
+    /// How pods of nodes reach each other.
+    pub pod_network: network::Settings,
 }
 
 impl Config {
@@ -123,6 +125,7 @@ impl Config {
             register: None,
             cgroup_root: None,
             network_policy: true,
+            pod_network: network::Settings::default(),
         }
     }
 
@@ -134,6 +137,7 @@ impl Config {
         Ok(network::Config {
             conf_dir: self.cni_conf_dir.clone(),
             cluster_cidrs: self.cluster_cidrs.clone(),
+            settings: self.pod_network,
             plugins: Some(network::Plugins {
                 program: std::env::current_exe()?.with_file_name(PLUGINS_PROGRAM),
                 bin_dir: self.cni_bin_dir.clone(),
