@@ -79,7 +79,9 @@ impl Layout {
 
 /// The lab's own address on its bridge; the registry answers here.
 pub const GATEWAY: &str = "192.168.77.1";
-/// Prefix length of the lab's link.
+/// The lab's own address on its second link, whose only way to the first one is by the lab: it routes, and knows nothing of pods.
+pub const APART_GATEWAY: &str = "192.168.78.1";
+/// Prefix length of the lab's links.
 pub const PREFIX: u8 = 24;
 /// The registry's port on [`GATEWAY`].
 pub const REGISTRY_PORT: u16 = 5000;
@@ -90,6 +92,12 @@ pub const IMAGE_HOST: &str = "lab.local";
 #[must_use]
 pub fn node_address(index: u8) -> String {
     format!("192.168.77.{}", 10 + index)
+}
+
+/// Address of the `index`-th node on the second link.
+#[must_use]
+pub fn apart_address(index: u8) -> String {
+    format!("192.168.78.{}", 10 + index)
 }
 
 /// Where a node finds its kubelet's configuration.

@@ -29,6 +29,9 @@ enum Action {
         /// How many servers; with more than one, each has a member of etcd beside it
         #[arg(long, default_value_t = 1)]
         servers: u8,
+        /// How many nodes, the last ones, are on a link of their own behind a router
+        #[arg(long, default_value_t = 0)]
+        apart: u8,
         #[command(flatten)]
         around: Around,
         /// Leaves examples/ out
@@ -160,12 +163,13 @@ fn main() -> Result<()> {
     };
     let layout = Layout::new(cli.lab.as_deref().unwrap_or(usual));
     match cli.action {
-        Action::Up { nodes, servers, around, no_example, kubeconfig } => {
+        Action::Up { nodes, servers, apart, around, no_example, kubeconfig } => {
             let programs = programs()?;
             let kubeconfig = std::path::absolute(kubeconfig)?;
             let plan = up::Plan {
                 nodes,
                 servers,
+                apart,
                 etcd: around.etcd(),
                 balancer: around.balancer,
                 example: !no_example,

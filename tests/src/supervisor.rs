@@ -5,7 +5,7 @@
 
 use crate::control::{Ask, Machine, Reply};
 use crate::image::{ImageStore, build_standard};
-use crate::layout::{GATEWAY, Layout, REGISTRY_PORT, node_address};
+use crate::layout::{GATEWAY, Layout, REGISTRY_PORT, apart_address, node_address};
 use crate::registry::CONNECTIONS;
 use crate::{machine, network, registry};
 use anyhow::{Context, Result, anyhow, bail};
@@ -51,7 +51,7 @@ pub fn main(layout: &Layout) -> Result<()> {
         .context("listen on the host's loopback")?;
     let api = published.local_addr()?.to_string();
     unshare(CloneFlags::CLONE_NEWNET).context("make the lab's network namespace")?;
-    network::make_bridge()?;
+    network::make_bridges()?;
     let store = ImageStore::open(&layout.images())?;
     build_standard(&store).context("build the lab's images")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -161,14 +161,14 @@ impl Lab {
     fn obey(&mut self, ask: Ask) -> Result<()> {
         self.nodes.retain(|_, (child, _)| matches!(child.try_wait(), Ok(None)));
         match ask {
-            Ask::Boot { node } => self.boot(&node),
+            Ask::Boot { node, apart } => self.boot(&node, apart),
             Ask::PowerOff { node } => self.power_off(&node),
             Ask::Link { node, up } => network::set_link(&node, up),
             Ask::Status | Ask::Quit => Ok(()),
         }
     }
 
-    fn boot(&mut self, node: &str) -> Result<()> {
+    fn boot(&mut self, node: &str, apart: bool) -> Result<()> {
         if self.nodes.contains_key(node) {
             bail!("node {node} runs already");
         }
@@ -180,7 +180,8 @@ impl Lab {
             bail!("{node:?} is no name for a node: 1 to 12 of a-z, 0-9 and '-'");
         }
         let next = u8::try_from(self.addresses.len() + 1).context("too many nodes")?;
-        let address = self.addresses.entry(node.to_owned()).or_insert_with(|| node_address(next)).clone();
+        let address = if apart { apart_address(next) } else { node_address(next) };
+        let address = self.addresses.entry(node.to_owned()).or_insert(address).clone();
         let running = machine::boot(&self.layout, node, &address)?;
         self.nodes.insert(node.to_owned(), running);
         Ok(())
