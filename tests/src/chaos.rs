@@ -46,6 +46,7 @@ pub struct Plan {
 /// A promise is not kept: which, and by what it shows.
 pub fn run(layout: &Layout, plan: &Plan) -> Result<()> {
     let up = up::Plan {
+        apart: 0,
         nodes: SERVERS,
         servers: SERVERS,
         etcd: plan.etcd,

@@ -17,6 +17,9 @@ pub enum Ask {
     Boot {
         /// Its name.
         node: String,
+        /// On the second link; counts at the first boot.
+        #[serde(default)]
+        apart: bool,
     },
     /// Cuts a node's power: every process of it is killed at once, its files stay.
     PowerOff {

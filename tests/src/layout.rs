@@ -80,6 +80,8 @@ impl Layout {
 /// The lab's own addresses on its bridge, with the prefix lengths of its link.
 const GATEWAY4: (&str, u8) = ("192.168.77.1", 24);
 const GATEWAY6: (&str, u8) = ("fd77::1", 64);
+/// The same on its second link, whose only way to the first one is by the lab: it routes, and knows nothing of pods.
+pub const APART_GATEWAYS: &[(&str, u8)] = &[("192.168.78.1", 24)];
 /// The registry's port on [`Family::gateway`].
 pub const REGISTRY_PORT: u16 = 5000;
 /// The registry's name on every node: containerd 1.6 reads no addresses of IPv6 in its files.
@@ -91,6 +93,18 @@ pub const IMAGE_HOST: &str = "lab.local";
 #[must_use]
 pub fn node_address(index: u8) -> String {
     format!("192.168.77.{}", 10 + index)
+}
+
+/// Address of the `index`-th node on the second link.
+#[must_use]
+pub fn apart_address(index: u8) -> String {
+    format!("192.168.78.{}", 10 + index)
+}
+
+/// Whether an address is on the second link.
+#[must_use]
+pub fn is_apart(address: &str) -> bool {
+    address.starts_with("192.168.78.")
 }
 
 /// The families that the nodes, pods and Services of a lab have.

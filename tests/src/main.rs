@@ -29,6 +29,9 @@ enum Action {
         /// How many servers; with more than one, each has a member of etcd beside it
         #[arg(long, default_value_t = 1)]
         servers: u8,
+        /// How many nodes, the last ones, are on a link of their own behind a router
+        #[arg(long, default_value_t = 0)]
+        apart: u8,
         #[command(flatten)]
         around: Around,
         /// Addresses of nodes, pods and Services
@@ -170,15 +173,19 @@ fn main() -> Result<()> {
     };
     let layout = Layout::new(cli.lab.as_deref().unwrap_or(usual));
     match cli.action {
-        Action::Up { nodes, servers, around, family, no_example, kubeconfig } => {
+        Action::Up { nodes, servers, apart, around, family, no_example, kubeconfig } => {
             if family == Family::Ipv6 && (around.external_etcd || around.balancer) {
                 bail!("etcd and HAProxy of the lab's own have addresses of IPv4");
+            }
+            if family != Family::Ipv4 && apart > 0 {
+                bail!("the link behind the router has addresses of IPv4");
             }
             let programs = programs()?;
             let kubeconfig = std::path::absolute(kubeconfig)?;
             let plan = up::Plan {
                 nodes,
                 servers,
+                apart,
                 etcd: around.etcd(),
                 balancer: around.balancer,
                 family,

@@ -1,23 +1,27 @@
-//! The lab's link: a bridge in the supervisor's network namespace, one veth pair a node, and no way out.
+//! The lab's links: bridges in the supervisor's network namespace, which routes between them, one veth pair a node, and no way out.
 
-use crate::layout::Family;
+use crate::layout::{APART_GATEWAYS, Family, is_apart};
 use crate::shell::run;
 use anyhow::{Context as _, Result};
 use nix::sched::{CloneFlags, setns};
 
 const BRIDGE: &str = "lab0";
+/// That of nodes behind the lab's router.
+const APART_BRIDGE: &str = "lab1";
 
-/// Makes the bridge in the present network namespace.
+/// Makes the bridges in the present network namespace.
 ///
 /// # Errors
 /// `ip` fails.
-pub fn make_bridge(family: Family) -> Result<()> {
+pub fn make_bridges(family: Family) -> Result<()> {
     run("ip", &["link", "set", "lo", "up"])?;
-    run("ip", &["link", "add", BRIDGE, "type", "bridge"])?;
-    for (address, length) in family.gateways() {
-        run("ip", &as_words(&adding(&format!("{address}/{length}"), BRIDGE)))?;
+    for (bridge, gateways) in [(BRIDGE, family.gateways()), (APART_BRIDGE, APART_GATEWAYS)] {
+        run("ip", &["link", "add", bridge, "type", "bridge"])?;
+        for (address, length) in gateways {
+            run("ip", &as_words(&adding(&format!("{address}/{length}"), bridge)))?;
+        }
+        run("ip", &["link", "set", bridge, "up"])?;
     }
-    run("ip", &["link", "set", BRIDGE, "up"])?;
     // a packet to anywhere else is answered at once: no route
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
     if family != Family::Ipv4 {
@@ -53,26 +57,28 @@ fn as_words(words: &[String]) -> Vec<&str> {
     words.iter().map(String::as_str).collect()
 }
 
-/// Connects the network namespace of process `pid` to the bridge as `eth0` with `addresses` of these families.
+/// Connects the network namespace of process `pid` to the bridge of `addresses` as `eth0`; on the first one they are of these families.
 ///
 /// # Errors
 /// `ip` fails.
 pub fn attach(node: &str, pid: i32, addresses: &[String], family: Family) -> Result<()> {
+    let apart = addresses.iter().any(|address| is_apart(address));
+    let (bridge, gateways) = if apart { (APART_BRIDGE, APART_GATEWAYS) } else { (BRIDGE, family.gateways()) };
     let port = port(node);
     let pid_text = pid.to_string();
     run("ip", &["link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &pid_text])?;
-    run("ip", &["link", "set", &port, "master", BRIDGE, "up"])?;
+    run("ip", &["link", "set", &port, "master", bridge, "up"])?;
     let inside = |args: &[&str]| {
         let mut all = vec!["-t", pid_text.as_str(), "-n", "--", "ip"];
         all.extend_from_slice(args);
         run("nsenter", &all)
     };
     inside(&["link", "set", "lo", "up"])?;
-    for (address, (_, length)) in addresses.iter().zip(family.gateways()) {
+    for (address, (_, length)) in addresses.iter().zip(gateways) {
         inside(&as_words(&adding(&format!("{address}/{length}"), "eth0")))?;
     }
     inside(&["link", "set", "eth0", "up"])?;
-    for (gateway, _) in family.gateways() {
+    for (gateway, _) in gateways {
         let kind = if gateway.contains(':') { "-6" } else { "-4" };
         inside(&[kind, "route", "add", "default", "via", gateway])?;
     }

@@ -52,6 +52,7 @@ pub struct Plan {
 /// A promise is not kept: which, and by what it shows.
 pub fn run(layout: &Layout, plan: &Plan) -> Result<()> {
     let up = up::Plan {
+        apart: 0,
         nodes: 2,
         servers: 1,
         etcd: if plan.etcd { up::Etcd::Alone } else { up::Etcd::Stacked },

@@ -5,7 +5,7 @@
 
 use crate::control::{Ask, Machine, Reply};
 use crate::image::{ImageStore, build_standard};
-use crate::layout::{Family, Layout, REGISTRY_PORT};
+use crate::layout::{Family, Layout, REGISTRY_PORT, apart_address};
 use crate::registry::CONNECTIONS;
 use crate::{machine, network, registry};
 use anyhow::{Context, Result, anyhow, bail};
@@ -53,7 +53,7 @@ pub fn main(layout: &Layout, family: Family) -> Result<()> {
         .context("listen on the host's loopback")?;
     let api = published.local_addr()?.to_string();
     unshare(CloneFlags::CLONE_NEWNET).context("make the lab's network namespace")?;
-    network::make_bridge(family)?;
+    network::make_bridges(family)?;
     let store = ImageStore::open(&layout.images())?;
     build_standard(&store).context("build the lab's images")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -165,14 +165,14 @@ impl Lab {
     fn obey(&mut self, ask: Ask) -> Result<()> {
         self.nodes.retain(|_, (child, _)| matches!(child.try_wait(), Ok(None)));
         match ask {
-            Ask::Boot { node } => self.boot(&node),
+            Ask::Boot { node, apart } => self.boot(&node, apart),
             Ask::PowerOff { node } => self.power_off(&node),
             Ask::Link { node, up } => network::set_link(&node, up),
             Ask::Status | Ask::Quit => Ok(()),
         }
     }
 
-    fn boot(&mut self, node: &str) -> Result<()> {
+    fn boot(&mut self, node: &str, apart: bool) -> Result<()> {
         if self.nodes.contains_key(node) {
             bail!("node {node} runs already");
         }
@@ -185,8 +185,8 @@ impl Lab {
         }
         let next = u8::try_from(self.addresses.len() + 1).context("too many nodes")?;
         let family = self.family;
-        let addresses =
-            self.addresses.entry(node.to_owned()).or_insert_with(|| family.addresses(next)).clone();
+        let new = || if apart { vec![apart_address(next)] } else { family.addresses(next) };
+        let addresses = self.addresses.entry(node.to_owned()).or_insert_with(new).clone();
         let running = machine::boot(&self.layout, node, &addresses, family)?;
         self.nodes.insert(node.to_owned(), running);
         Ok(())

@@ -7,7 +7,7 @@ pub mod etcd;
 
 use crate::control::{self, Ask, Reply};
 use crate::init::{self, Service};
-use crate::layout::{Family, KUBELET_CONFIG, Layout, node_address};
+use crate::layout::{Family, KUBELET_CONFIG, Layout, apart_address, node_address};
 use crate::reap;
 use crate::shell::{self, inside};
 use anyhow::{Context, Result, anyhow, bail};
@@ -45,6 +45,8 @@ pub struct Plan {
     pub nodes: u8,
     /// How many servers.
     pub servers: u8,
+    /// How many nodes, the last ones and no servers, are on a link of their own behind a router.
+    pub apart: u8,
     /// Where they keep their objects if there are several.
     pub etcd: Etcd,
     /// Whether HAProxy stands before them, on a machine after the last node.
@@ -62,6 +64,16 @@ pub struct Plan {
 impl Plan {
     fn machines(&self) -> u8 {
         self.nodes.max(self.servers)
+    }
+
+    /// Whether the `index`-th node is on the second link.
+    fn is_apart(&self, index: u8) -> bool {
+        index > self.servers.max(1) && index <= self.nodes && index + self.apart > self.nodes
+    }
+
+    /// The address of the `index`-th node.
+    fn address(&self, index: u8) -> String {
+        if self.is_apart(index) { apart_address(index) } else { node_address(index) }
     }
 
     /// The address of HAProxy's machine.
@@ -148,8 +160,13 @@ pub fn supervise(layout: &Layout, family: Family) -> Result<Reply> {
 /// # Errors
 /// The node does not boot or containerd does not start.
 pub fn boot(layout: &Layout, node: &str) -> Result<Reply> {
-    let answer =
-        control::ask(layout, &Ask::Boot { node: node.to_owned() }).with_context(|| format!("boot {node}"))?;
+    boot_on(layout, node, false)
+}
+
+/// As [`boot`]; `apart`: on the second link.
+fn boot_on(layout: &Layout, node: &str, apart: bool) -> Result<Reply> {
+    let answer = control::ask(layout, &Ask::Boot { node: node.to_owned(), apart })
+        .with_context(|| format!("boot {node}"))?;
     let service =
         Service { name: "containerd".into(), argv: vec!["containerd".into()], env: BTreeMap::new() };
     control::ask_init(layout, node, &init::Ask::Start(service))
@@ -167,7 +184,7 @@ pub async fn cluster(layout: &Layout, plan: &Plan) -> Result<()> {
     progress.done("the lab's network, registry and images are there");
     let nodes = plan.machines();
     for index in 1..=nodes + u8::from(plan.balancer) {
-        boot(layout, &node_name(index))?;
+        boot_on(layout, &node_name(index), plan.is_apart(index))?;
     }
     if plan.balancer {
         balancer::start(layout, nodes + 1, plan.servers)?;
@@ -256,7 +273,7 @@ fn agent_arguments(plan: &Plan, index: u8, token: &str) -> Vec<String> {
     let mut arguments: Vec<String> = words.map(str::to_owned).into();
     arguments.extend(["--kubelet-config".to_owned(), KUBELET_CONFIG.to_owned()]);
     if plan.family == Family::Ipv4 {
-        arguments.push(format!("--node-ip={}", node_address(index)));
+        arguments.push(format!("--node-ip={}", plan.address(index)));
     }
     arguments
 }

@@ -2,7 +2,9 @@
 //!
 //! - [`socket`]: requests in one datagram, the answers of each, dumps
 //! - [`attribute`], [`message`]: messages written and read; pure
-//! - [`link`], [`address`], [`route`]: rtnetlink
+//! - [`link`], [`address`], [`route`], [`neighbour`]: rtnetlink
+//! - [`vxlan`]: links that carry frames in UDP
+//! - [`wireguard`]: links that encrypt, and their peers
 //! - [`traffic`]: what links may send
 //! - [`conntrack`]: flows listed and forgotten
 //! - [`nft`]: nftables transactions, and sets read back
@@ -18,14 +20,18 @@ mod attribute;
 #[cfg(feature = "tokio")]
 pub mod changes;
 pub mod conntrack;
+mod generic;
 #[cfg(feature = "tokio")]
 pub mod kernel;
 pub mod link;
 mod message;
+pub mod neighbour;
 pub mod nft;
 pub mod route;
 pub mod socket;
 pub mod traffic;
+pub mod vxlan;
+pub mod wireguard;
 
 #[cfg(feature = "tokio")]
 pub use kernel::Kernel;

@@ -5,34 +5,34 @@ use crate::message::{CREATE, EXCL, Request};
 use crate::socket::{Error, Socket};
 use std::fmt;
 
-const NEW: u16 = 16;
+pub(crate) const NEW: u16 = 16;
 const DELETE: u16 = 17;
-const GET: u16 = 18;
+pub(crate) const GET: u16 = 18;
 /// `struct ifinfomsg`
-const FIXED: usize = 16;
-const ADDRESS: u16 = 1;
-const NAME: u16 = 3;
-const MTU: u16 = 4;
+pub(crate) const FIXED: usize = 16;
+pub(crate) const ADDRESS: u16 = 1;
+pub(crate) const NAME: u16 = 3;
+pub(crate) const MTU: u16 = 4;
 const PEER: u16 = 5;
 const CONTROLLER: u16 = 10;
 const OPERATIONAL_STATE: u16 = 16;
-const INFO: u16 = 18;
+pub(crate) const INFO: u16 = 18;
 const ALIAS: u16 = 20;
 const NETNS: u16 = 28;
-const INFO_KIND: u16 = 1;
-const INFO_DATA: u16 = 2;
+pub(crate) const INFO_KIND: u16 = 1;
+pub(crate) const INFO_DATA: u16 = 2;
 const INFO_PORT_KIND: u16 = 4;
 const INFO_PORT_DATA: u16 = 5;
 const VETH_PEER: u16 = 1;
 const PORT_HAIRPIN: u16 = 4;
 const PORT_ISOLATED: u16 = 33;
-const UP: u32 = 0x1;
+pub(crate) const UP: u32 = 0x1;
 const RUNNING: u32 = 0x40;
 const PROMISCUOUS: u32 = 0x100;
 const OPERATIONALLY_UP: u8 = 6;
 
 /// Ethernet address.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mac(pub [u8; 6]);
 
 impl fmt::Display for Mac {
@@ -97,7 +97,7 @@ pub struct Link {
 }
 
 impl Link {
-    fn read(body: &[u8]) -> Option<Self> {
+    pub(crate) fn read(body: &[u8]) -> Option<Self> {
         let (fixed, rest) = body.split_first_chunk::<FIXED>()?;
         let word = |at: usize| u32::from_ne_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
         let flags = word(8);
@@ -133,7 +133,7 @@ impl Link {
 }
 
 /// A `struct ifinfomsg` that names a link and the flags to set.
-fn fixed(index: u32, flags: u32) -> [u8; FIXED] {
+pub(crate) fn fixed(index: u32, flags: u32) -> [u8; FIXED] {
     let mut fixed = [0; FIXED];
     fixed[4..8].copy_from_slice(&index.to_ne_bytes());
     fixed[8..12].copy_from_slice(&flags.to_ne_bytes());

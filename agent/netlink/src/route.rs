@@ -1,7 +1,7 @@
 //! Routes.
 
 use crate::address::family;
-use crate::attribute::{attributes, read_address, read_native};
+use crate::attribute::{attributes, find, read_address, read_native};
 use crate::message::{CREATE, EXCL, REPLACE, Request};
 use crate::socket::{Error, Socket};
 use ipnet::IpNet;
@@ -21,6 +21,7 @@ const TABLE: u16 = 15;
 const VIA: u16 = 18;
 const METRIC_MTU: u16 = 2;
 const METRIC_ADVMSS: u16 = 8;
+const ONLINK: u32 = 4;
 
 /// The table that is looked at without any rule.
 pub const MAIN: u32 = 254;
@@ -33,7 +34,7 @@ pub(crate) const ON_LINK: u8 = 253;
 /// Made by an administrator at boot.
 pub(crate) const BOOT: u8 = 3;
 
-/// A route. What is listed has no priority or metrics.
+/// A route. What is listed has no priority, and of the metrics the MTU only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Destination; `0.0.0.0/0` or `::/0` for a default route.
@@ -56,6 +57,8 @@ pub struct Route {
     pub mtu: Option<u32>,
     /// Bytes.
     pub advmss: Option<u32>,
+    /// `RTNH_F_ONLINK`: the next hop is on the link, whatever addresses the link has.
+    pub onlink: bool,
 }
 
 impl Route {
@@ -73,6 +76,7 @@ impl Route {
             priority: None,
             mtu: None,
             advmss: None,
+            onlink: false,
         }
     }
 
@@ -80,7 +84,8 @@ impl Route {
         let table = u8::try_from(self.table).unwrap_or(0);
         let dst = self.dst.trunc();
         let (family, length) = (family(dst.addr()), dst.prefix_len());
-        let fixed = [family, length, 0, 0, table, self.protocol, self.scope, self.kind, 0, 0, 0, 0];
+        let [a, b, c, d] = if self.onlink { ONLINK } else { 0 }.to_ne_bytes();
+        let fixed = [family, length, 0, 0, table, self.protocol, self.scope, self.kind, a, b, c, d];
         Request::new(kind, flags, &fixed, |w| {
             w.native(TABLE, self.table);
             w.address(DESTINATION, dst.addr());
@@ -98,13 +103,13 @@ impl Route {
 
     fn read(body: &[u8]) -> Option<Self> {
         let (fixed, rest) = body.split_first_chunk::<FIXED>()?;
-        let [family, length, _, _, table, protocol, scope, kind, ..] = *fixed;
+        let [family, length, _, _, table, protocol, scope, kind, flags @ ..] = *fixed;
         let mut address: IpAddr = match family {
             2 => Ipv4Addr::UNSPECIFIED.into(),
             10 => Ipv6Addr::UNSPECIFIED.into(),
             _ => return None,
         };
-        let (mut gateway, mut link, mut table) = (None, None, u32::from(table));
+        let (mut gateway, mut link, mut table, mut mtu) = (None, None, u32::from(table), None);
         for (kind, value) in attributes(rest) {
             match kind {
                 DESTINATION => address = read_address(value)?,
@@ -113,12 +118,14 @@ impl Route {
                 // Of another family: that comes first.
                 VIA => gateway = value.get(2..).and_then(read_address),
                 TABLE => table = read_native(value).unwrap_or(table),
+                METRICS => mtu = find(value, METRIC_MTU).and_then(read_native),
                 _ => {}
             }
         }
         let dst = IpNet::new(address, length).ok()?;
-        let (priority, mtu, advmss) = (None, None, None);
-        Some(Self { dst, gateway, link, table, protocol, scope, kind, priority, mtu, advmss })
+        let onlink = u32::from_ne_bytes(flags) & ONLINK != 0;
+        let (priority, advmss) = (None, None);
+        Some(Self { dst, gateway, link, table, protocol, scope, kind, priority, mtu, advmss, onlink })
     }
 }
 
@@ -169,7 +176,8 @@ mod tests {
     fn what_is_written_is_read() {
         let v4 = Route::new("10.1.2.0/24".parse().unwrap(), "10.0.0.2".parse().ok(), 7);
         let v6 = Route { table: 1000, protocol: 87, ..Route::new("fd00::/64".parse().unwrap(), None, 7) };
-        for route in [v4, v6] {
+        let overlay = Route { onlink: true, mtu: Some(1400), ..v4 };
+        for route in [v4, v6, overlay] {
             assert_eq!(Route::read(&add(&route).body.bytes), Some(route));
         }
     }

@@ -22,6 +22,8 @@ pub enum Protocol {
     Route,
     /// nftables and connection tracking.
     Netfilter,
+    /// `NETLINK_GENERIC`: WireGuard.
+    Generic,
 }
 
 /// Why a request was not carried out, or its answer is not known.
@@ -103,6 +105,7 @@ impl Socket {
             let mut netlink = Netlink::new(match protocol {
                 Protocol::Route => protocols::NETLINK_ROUTE,
                 Protocol::Netfilter => protocols::NETLINK_NETFILTER,
+                Protocol::Generic => protocols::NETLINK_GENERIC,
             })?;
             netlink.bind(&SocketAddr::new(0, 0))?;
             netlink.connect(&SocketAddr::new(0, 0))?;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use crate::settings::Settings;
+
 /// How the pod network of this node is set up.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -15,8 +17,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The bridge that pods are joined to.
     pub bridge: String,
-    /// Bytes; the kernel's default if absent.
-    pub mtu: Option<u32>,
+    /// How packets go between nodes, where the cluster's ConfigMap says nothing else.
+    pub settings: Settings,
     /// Ranges of every node's pods, beyond those that the Node objects say: traffic to them keeps its source.
     pub cluster_cidrs: Vec<IpNet>,
     /// Where the plugins ask before a pod has its interface, so that its packets are judged from the first; `None`: nowhere.
@@ -43,7 +45,7 @@ impl Config {
             conf_dir: "/etc/cni/net.d".into(),
             data_dir: "/var/lib/cni/networks".into(),
             bridge: "cni0".into(),
-            mtu: None,
+            settings: Settings::default(),
             cluster_cidrs: Vec::new(),
             policy_socket: None,
             plugins: None,

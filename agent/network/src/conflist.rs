@@ -1,6 +1,7 @@
 //! The CNI configuration that the container runtime reads.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -8,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use crate::{Config, config::Plugins};
+use crate::{Config, config::Plugins, plan::Mtu};
 
 const FILE: &str = "10-windlass.conflist";
 /// The network's name; host-local keeps its leases in a directory of that name.
@@ -43,12 +44,21 @@ pub(crate) fn path(config: &Config) -> PathBuf {
 /// # Errors
 /// There is no range, or a file could not be written.
 pub fn write_static(config: &Config, pod_cidrs: &[IpNet]) -> Result<bool, ConflistError> {
-    put(config, pod_cidrs, Masquerade::ByPlugin)
+    put(config, pod_cidrs, Mtu { link: config.settings.mtu, route: None }, Masquerade::ByPlugin)
 }
 
 /// Writes the configuration for a node whose reconciler masquerades: it knows every node's ranges.
-pub(crate) fn write(config: &Config, pod_cidrs: &[IpNet]) -> Result<bool, ConflistError> {
-    put(config, pod_cidrs, Masquerade::ByNode)
+pub(crate) fn write(config: &Config, pod_cidrs: &[IpNet], mtu: Mtu) -> Result<bool, ConflistError> {
+    put(config, pod_cidrs, mtu, Masquerade::ByNode)
+}
+
+/// What an earlier one says, which holds until more is known.
+pub(crate) fn written_mtu(config: &Config) -> Mtu {
+    let Ok(bytes) = fs::read(path(config)) else { return Mtu::default() };
+    let written: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let bytes_of = |value: &Value| value["mtu"].as_u64().and_then(|mtu| mtu.try_into().ok());
+    let bridge = &written["plugins"][0];
+    Mtu { link: bytes_of(bridge), route: bytes_of(&bridge["ipam"]["routes"][0]) }
 }
 
 /// Who hides pods behind the node's address.
@@ -59,7 +69,7 @@ enum Masquerade {
 }
 
 /// One range set for each family.
-fn render(config: &Config, pod_cidrs: &[IpNet], masquerade: Masquerade) -> Value {
+fn render(config: &Config, pod_cidrs: &[IpNet], mtu: Mtu, masquerade: Masquerade) -> Value {
     let ranges: Vec<Value> = pod_cidrs.iter().map(|cidr| json!([{ "subnet": cidr.trunc() }])).collect();
     let mut bridge = json!({
         "type": "bridge",
@@ -74,8 +84,15 @@ fn render(config: &Config, pod_cidrs: &[IpNet], masquerade: Masquerade) -> Value
     if let Some(socket) = &config.policy_socket {
         bridge["policySocket"] = json!(socket);
     }
-    if let Some(mtu) = config.mtu {
+    if let Some(mtu) = mtu.link {
         bridge["mtu"] = mtu.into();
+    }
+    if let Some(mtu) = mtu.route {
+        // Pods of one node take each other's packets whatever the way between nodes is; see `overlay`.
+        let everywhere = |cidr: &IpNet| if cidr.addr().is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+        let families: BTreeSet<&str> = pod_cidrs.iter().map(everywhere).collect();
+        let routes = families.into_iter().map(|dst| json!({ "dst": dst, "mtu": mtu }));
+        bridge["ipam"]["routes"] = routes.collect();
     }
     json!({
         // The newest that containerd 1.6 speaks.
@@ -118,7 +135,12 @@ fn hands_on(configuration: &Value) -> bool {
     })
 }
 
-fn put(config: &Config, pod_cidrs: &[IpNet], masquerade: Masquerade) -> Result<bool, ConflistError> {
+fn put(
+    config: &Config,
+    pod_cidrs: &[IpNet],
+    mtu: Mtu,
+    masquerade: Masquerade,
+) -> Result<bool, ConflistError> {
     if pod_cidrs.is_empty() {
         return Err(ConflistError::NoRange);
     }
@@ -126,7 +148,7 @@ fn put(config: &Config, pod_cidrs: &[IpNet], masquerade: Masquerade) -> Result<b
         link(plugins)?;
     }
     let path = path(config);
-    let content = format!("{:#}\n", render(config, pod_cidrs, masquerade));
+    let content = format!("{:#}\n", render(config, pod_cidrs, mtu, masquerade));
     if fs::read_to_string(&path).is_ok_and(|current| current == content) {
         return Ok(false);
     }
@@ -207,9 +229,29 @@ mod tests {
         );
         assert_eq!(written["plugins"][0]["ipMasq"], true, "nobody else would");
         assert!(write_static(&config, &cidrs(&["10.244.2.0/24"])).unwrap());
-        assert!(write(&config, &cidrs(&["10.244.2.0/24"])).unwrap(), "now the node masquerades");
+        let mtu = Mtu { link: Some(1500), route: Some(1450) };
+        assert!(write(&config, &cidrs(&["10.244.2.0/24"]), mtu).unwrap(), "now the node masquerades");
+        assert_eq!(written_mtu(&config), mtu);
         assert_eq!(fs::read_to_string(&other).unwrap(), "theirs");
         assert_eq!(fs::read_dir(&config.conf_dir).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn pods_of_one_node_must_not_lose_each_others_packets_for_the_overlays_sake() {
+        let rendered = |mtu| {
+            render(&Config::new("n1"), &cidrs(&["10.244.1.0/24", "fd00:1::/64"]), mtu, Masquerade::ByNode)
+        };
+        let overlay = rendered(Mtu { link: Some(1500), route: Some(1430) });
+        assert_eq!(overlay["plugins"][0]["mtu"], 1500);
+        assert_eq!(
+            overlay["plugins"][0]["ipam"]["routes"],
+            json!([{ "dst": "0.0.0.0/0", "mtu": 1430 }, { "dst": "::/0", "mtu": 1430 }])
+        );
+        let flat = rendered(Mtu::default());
+        assert_eq!(
+            (&flat["plugins"][0]["mtu"], &flat["plugins"][0]["ipam"]["routes"]),
+            (&Value::Null, &Value::Null)
+        );
     }
 
     #[test]

@@ -5,9 +5,13 @@
 //! | `config` | what it is told |
 //! | `run` | the reconciler: what wakes it, what it reads and writes, what it promises |
 //! | `node` | what the network needs of a Node object |
-//! | `plan` | which routes are to be added, replaced and removed; pure |
-//! | `routes` | observing and changing the kernel's routes |
+//! | `settings` | by which way, as flags and the ConfigMap say |
+//! | `plan`, `problem` | which routes and overlay links there are to be, and which cannot be; pure |
+//! | `overlay` | links that carry packets to nodes no link leads to: names, addresses, MTU; pure |
+//! | `difference` | the steps from what is there to that, in order; pure |
+//! | `kernel` | what the kernel has, and the steps taken |
 //! | `masquerade` | the nftables table `windlass-network`; pure |
+//! | `guard` | nobody but nodes sends by an overlay; pure |
 //! | `conflist` | the CNI configuration; rendering is pure |
 //! | `garbage` | what pods left behind that the runtime forgot |
 //! | `torn` | what a power cut left of libcni's results |
@@ -17,12 +21,17 @@
 
 mod config;
 mod conflist;
+mod difference;
 mod garbage;
+mod guard;
+mod kernel;
 mod masquerade;
 mod node;
+mod overlay;
 mod plan;
-mod routes;
+mod problem;
 mod run;
+mod settings;
 mod sysctl;
 mod torn;
 
@@ -30,6 +39,8 @@ pub use self::{
     config::{Config, Plugins},
     conflist::{ConflistError, is_used, write_static},
     garbage::{Attached, GarbageError, collect_garbage, release_lost},
+    overlay::links,
     run::run,
+    settings::{Backend, CONFIG_MAP, Settings},
     torn::{RESULTS, remove_torn},
 };

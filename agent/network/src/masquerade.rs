@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use crate::guard::Guard;
+
 use ipnet::IpNet;
 use netlink::nft::{
     Batch, Chain, Expression, Family, Field, Hook, Register, Set, Table,
@@ -22,6 +24,8 @@ pub(crate) struct Masquerade {
     pods: Vec<IpNet>,
     /// Traffic there keeps its source.
     direct: BTreeSet<IpNet>,
+    /// Who may send by the overlay, where there is one.
+    guard: Option<Guard>,
 }
 
 /// What differs between the families.
@@ -66,9 +70,14 @@ const HALVES: [Half; 2] = [
 
 impl Masquerade {
     /// `pods` are this node's pods' ranges; traffic to `ranges` and `addresses` keeps its source.
-    pub(crate) fn new(pods: &[IpNet], ranges: &BTreeSet<IpNet>, addresses: &BTreeSet<IpAddr>) -> Self {
+    pub(crate) fn new(
+        pods: &[IpNet],
+        ranges: &BTreeSet<IpNet>,
+        addresses: &BTreeSet<IpAddr>,
+        guard: Option<Guard>,
+    ) -> Self {
         let direct = ranges.iter().copied().chain(addresses.iter().copied().map(IpNet::from));
-        Self { pods: pods.to_vec(), direct: direct.collect() }
+        Self { pods: pods.to_vec(), direct: direct.collect(), guard }
     }
 
     /// The whole table, as one transaction that replaces the one before.
@@ -87,6 +96,9 @@ impl Masquerade {
         batch.add_chain(TABLE, &Chain { name: CHAIN.into(), hook: Some(hook) });
         for half in &HALVES {
             batch.add_rule(TABLE, CHAIN, &half.rule());
+        }
+        if let Some(guard) = &self.guard {
+            guard.add(TABLE, &mut batch);
         }
         batch
     }

@@ -1,11 +1,11 @@
 //! The reconciler of the pod network.
 //!
-//! Woken by: a change of a Node's addresses or pod ranges; the kernel's word that a link, address or route changed; a
-//! failed round's pause; the audit period; shutdown. Reads: the newest Node objects and the kernel's routes. Writes: the
-//! CNI configuration, routes of our own protocol number, the nftables table `windlass-network`, a few sysctls, and a
+//! Woken by: a change of a Node's addresses or pod ranges; a change of the ConfigMap of settings; the kernel's word that a link, address or route changed; a
+//! failed round's pause; the audit period; shutdown. Reads: the newest Node objects, settings, and the kernel's links, addresses, routes and neighbours. Writes: the
+//! CNI configuration, routes of our own protocol number, overlay links of our names with what is on them, the nftables table `windlass-network`, a few sysctls, and a
 //! Warning event on this node for each other node whose pods it cannot reach. Promises: no route changes before every
-//! Node was seen once, so a restart takes none away; where the API server shows us no other Node, our own pods have their network all the
-//! same; what others made is never changed; shutdown leaves everything in place, because pods outlive us.
+//! Node and the settings were seen once, so a restart takes none away; where the API server shows us no other Node, our own pods have their network all the
+//! same; what others made is never changed; shutdown leaves everything in place, because pods outlive us; a change of the way loses no connection.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,8 +18,8 @@ use client::{
 };
 use futures::StreamExt;
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Node;
-use kube::Client;
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use kube::{Api, Client};
 use netlink::{Kernel, Protocol, changes::Changes};
 use supervise::{Backoff, Scope, Supervisor};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -27,13 +27,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, ConflistError, conflist,
+    difference::difference,
+    guard::Guard,
+    kernel::{self, KernelError, Outcome},
     masquerade::Masquerade,
     node::Member,
-    plan::{Plan, Problem, plan},
-    routes::{self, RouteError},
+    overlay::Device,
+    plan::{Desired, Known, Mtu, Observed, plan},
+    problem::Problem,
+    settings::CONFIG_MAP,
     sysctl,
 };
 
+/// Namespace of the ConfigMap.
+const SYSTEM: &str = "kube-system";
 /// How often the kernel is looked at though it said nothing.
 const AUDIT_PERIOD: Duration = Duration::from_secs(60);
 /// First and longest pause after a failed round.
@@ -44,6 +51,8 @@ const GATHER: Duration = Duration::from_millis(20);
 const GATHER_KERNEL: Duration = Duration::from_millis(200);
 /// How long a round may take: the kernel answers at once, or not at all.
 const ROUND: Duration = Duration::from_secs(30);
+/// How long an overlay link nobody is reached by is kept: until every other node has followed the same change.
+const LINGER: Duration = Duration::from_secs(300);
 /// As many problems are reported as events in one round; the log has them all.
 const MOST_EVENTS: usize = 20;
 
@@ -66,8 +75,8 @@ pub enum Error {
 enum RoundError {
     #[error("write the CNI configuration")]
     Conflist(#[from] ConflistError),
-    #[error("keep the routes to other nodes")]
-    Routes(#[from] RouteError),
+    #[error("keep the ways to other nodes")]
+    Kernel(#[from] KernelError),
     #[error("keep masquerading")]
     Masquerade(#[from] netlink::nft::Error),
     #[error("bring the pod network in order: not done within {}s", ROUND.as_secs())]
@@ -88,11 +97,18 @@ pub async fn run(
     let mut changes = Changes::subscribe().map_err(Error::Netlink)?;
     let mut own = mirror::<Node>(Source::all::<Node>(&node).named(&config.node));
     let mut nodes = mirror::<Node>(Source::all::<Node>(&client));
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM);
+    let mut maps = mirror::<ConfigMap>(Source::of(maps).named(CONFIG_MAP));
     let scope = Scope::new(supervisor, "network/", &shutdown);
     let (recorder, writer) = Recorder::new(Some(client), Some(&config.node));
     scope.keep(writer.task("events"));
     let mut network = Network {
         recorder,
+        known: Known { settings: config.settings, ..Known::default() },
+        told: false,
+        refused_at: Instant::now(),
+        unused: BTreeMap::new(),
+        mtu: conflist::written_mtu(&config),
         config,
         kernel: Kernel::of(Protocol::Route),
         members: BTreeMap::new(),
@@ -113,6 +129,9 @@ pub async fn run(
                 next = next.min(Instant::now() + GATHER);
             },
             event = nodes.next() => if network.take(event.ok_or(Error::WatchEnded)?) {
+                next = next.min(Instant::now() + GATHER);
+            },
+            event = maps.next() => if network.take_settings(event.ok_or(Error::WatchEnded)?) {
                 next = next.min(Instant::now() + GATHER);
             },
             changed = changes.next() => {
@@ -149,6 +168,16 @@ struct Network {
     own: Option<Member>,
     /// Every Node was seen once.
     listed: bool,
+    /// The ConfigMap was looked for.
+    told: bool,
+    /// Settings, and what became of overlay links.
+    known: Known,
+    /// When a link was last not made.
+    refused_at: Instant,
+    /// Links nobody is reached by, and since when.
+    unused: BTreeMap<Device, Instant>,
+    /// What pods are told.
+    mtu: Mtu,
     /// The API server does not show us the others.
     refused: bool,
     /// Reported already.
@@ -181,6 +210,33 @@ impl Network {
         }
     }
 
+    /// Whether the event changes how nodes are reached.
+    fn take_settings(&mut self, event: Event<ConfigMap>) -> bool {
+        let data = match event {
+            Event::Set(_, map) => map.data.unwrap_or_default(),
+            Event::Gone(_) => BTreeMap::new(),
+            Event::Synced => return !std::mem::replace(&mut self.told, true),
+            // Of a control plane that is not ours: what flags say counts.
+            Event::Failed(error) if error.refusal().is_some() => {
+                return !std::mem::replace(&mut self.told, true);
+            }
+            Event::Unreadable(_) | Event::Failed(_) => return false,
+        };
+        let (settings, wrong) = self.config.settings.overlaid(&data);
+        for text in &wrong {
+            tracing::warn!(setting = text, "ConfigMap {SYSTEM}/{CONFIG_MAP} is not followed in part");
+        }
+        if !wrong.is_empty() {
+            self.note("InvalidPodNetworkSettings", format!("ConfigMap {CONFIG_MAP}: {}", wrong.join("; ")));
+        }
+        let changed = std::mem::replace(&mut self.known.settings, settings) != settings;
+        if changed {
+            tracing::info!(?settings, "settings of the pod network");
+            self.known.refused.clear();
+        }
+        changed
+    }
+
     fn take_own(&mut self, event: Event<Node>) -> bool {
         match event {
             Event::Set(_, node) => {
@@ -194,7 +250,7 @@ impl Network {
 
     /// A whole round where every Node is known, and what can be done for our own pods where they are not.
     async fn any_round(&mut self) -> Result<(), RoundError> {
-        if self.listed {
+        if self.listed && self.told {
             return self.round().await;
         }
         let own = self.own.as_ref().map(|member| member.pod_cidrs.clone()).unwrap_or_default();
@@ -204,7 +260,7 @@ impl Network {
         self.sysctls(&own).await;
         // Else the whole round does it in a moment, which knows what lies next to us.
         if self.refused {
-            self.masquerade(&own, &Plan::default()).await?;
+            self.masquerade(&own, &Desired::default()).await?;
         }
         self.conflist(&own)
     }
@@ -213,31 +269,66 @@ impl Network {
         let own =
             self.members.get(&self.config.node).map(|member| member.pod_cidrs.clone()).unwrap_or_default();
         // Routes matter to a node without a range, too: its host network reaches pods.
-        let observed = routes::observe(&mut self.kernel, &self.config.bridge).await?;
-        let plan = plan(&self.members, &self.config.node, &observed);
-        let mut failure = None;
-        for step in &plan.steps {
-            match routes::apply(&mut self.kernel, *step).await {
-                Ok(()) => tracing::info!(?step, "route changed"),
-                // The others may work.
-                Err(error) => failure = failure.or(Some(error)),
-            }
+        let mut observed = kernel::observe(&mut self.kernel, &self.config.bridge).await?;
+        if self.refused_at.elapsed() >= AUDIT_PERIOD {
+            self.known.refused.clear();
         }
+        let mut desired = plan(&self.members, &self.config.node, &observed, &self.known);
+        let mut outcome = self.change(&desired, &observed).await?;
+        if !outcome.refused.is_empty() {
+            // What was to go by such a link has another way, or a problem to tell of.
+            self.known.refused.append(&mut outcome.refused);
+            self.refused_at = Instant::now();
+            observed = kernel::observe(&mut self.kernel, &self.config.bridge).await?;
+            desired = plan(&self.members, &self.config.node, &observed, &self.known);
+            outcome = self.change(&desired, &observed).await?;
+        }
+        self.note_unused(&desired);
+        self.mtu = desired.mtu;
         if !own.is_empty() {
             self.sysctls(&own).await;
-            self.masquerade(&own, &plan).await?;
+            self.masquerade(&own, &desired).await?;
             self.conflist(&own)?;
         }
-        self.report(&plan);
-        match failure {
+        self.report(&desired);
+        match outcome.failed.into_iter().next() {
             None => Ok(()),
             Some(error) => Err(error.into()),
         }
     }
 
+    async fn change(&mut self, desired: &Desired, observed: &Observed) -> Result<Outcome, RoundError> {
+        let steps = difference(desired, observed);
+        if steps.is_empty() {
+            return Ok(Outcome::default());
+        }
+        let outcome = kernel::apply(&mut self.kernel, steps, observed).await?;
+        for step in &outcome.done {
+            tracing::info!("{step}");
+        }
+        Ok(outcome)
+    }
+
+    /// Links that lead to nobody go when they have done so for long enough.
+    fn note_unused(&mut self, desired: &Desired) {
+        let now = Instant::now();
+        let leads = |device: &Device| {
+            desired.overlays.get(device).is_some_and(|overlay| !overlay.forwarding.is_empty())
+        };
+        for device in Device::ALL {
+            if leads(&device) {
+                self.unused.remove(&device);
+            } else {
+                self.unused.entry(device).or_insert(now);
+            }
+        }
+        let long = self.unused.iter().filter(|(_, since)| now.duration_since(**since) >= LINGER);
+        self.known.idle = long.map(|(device, _)| *device).collect();
+    }
+
     /// Comes last: with it the runtime says that the network is ready.
     fn conflist(&self, own: &[IpNet]) -> Result<(), RoundError> {
-        if conflist::write(&self.config, own)? {
+        if conflist::write(&self.config, own, self.mtu)? {
             tracing::info!(cidrs = ?own, "CNI configuration written");
         }
         Ok(())
@@ -261,10 +352,15 @@ impl Network {
         }
     }
 
-    async fn masquerade(&mut self, own: &[IpNet], plan: &Plan) -> Result<(), RoundError> {
+    async fn masquerade(&mut self, own: &[IpNet], desired: &Desired) -> Result<(), RoundError> {
         let pods = self.members.values().flat_map(|member| &member.pod_cidrs);
         let ranges = pods.chain(&self.config.cluster_cidrs).copied().collect();
-        let wanted = Masquerade::new(own, &ranges, &plan.direct);
+        let guard = (!desired.overlays.is_empty()).then(|| Guard {
+            port: self.known.settings.vxlan_port,
+            bridge: self.config.bridge.clone(),
+            nodes: self.members.values().flat_map(|member| &member.addresses).copied().collect(),
+        });
+        let wanted = Masquerade::new(own, &ranges, &desired.direct, guard);
         let stale =
             |(applied, at): &(Masquerade, Instant)| *applied != wanted || at.elapsed() >= AUDIT_PERIOD;
         // Somebody's `nft flush ruleset` is mended by the audit.
@@ -276,23 +372,25 @@ impl Network {
     }
 
     /// Says each problem once, until it went away and came again.
-    fn report(&mut self, plan: &Plan) {
-        let new: Vec<Problem> = plan.problems.difference(&self.problems).cloned().collect();
-        self.problems.clone_from(&plan.problems);
-        let about = recorder::node(&self.config.node);
+    fn report(&mut self, desired: &Desired) {
+        let new: Vec<Problem> = desired.problems.difference(&self.problems).cloned().collect();
+        self.problems.clone_from(&desired.problems);
         for (index, problem) in new.iter().enumerate() {
             tracing::warn!(%problem, "pods of another node cannot be reached");
-            if index >= MOST_EVENTS {
-                continue;
+            if index < MOST_EVENTS {
+                self.note("PodRouteUnavailable", problem.to_string());
             }
-            self.recorder.note(Note {
-                component: "windlass-network",
-                about: about.clone(),
-                severity: Severity::Warning,
-                reason: "PodRouteUnavailable".into(),
-                message: problem.to_string(),
-                action: Some(("Routing", None)),
-            });
         }
+    }
+
+    fn note(&self, reason: &'static str, message: String) {
+        self.recorder.note(Note {
+            component: "windlass-network",
+            about: recorder::node(&self.config.node),
+            severity: Severity::Warning,
+            reason: reason.into(),
+            message,
+            action: Some(("Routing", None)),
+        });
     }
 }

@@ -64,6 +64,21 @@ fn write(name: &str, value: &str) -> io::Result<()> {
     if read(name)? == value { Ok(()) } else { fs::write(Path::new("/proc/sys/net").join(name), value) }
 }
 
+/// What a link to other nodes needs: packets may come by it whose answers go another way (while nodes change theirs), and IPv6.
+pub(crate) fn set_overlay(link: &str) -> Vec<SysctlError> {
+    // loose, which of two settings counts before strict
+    let wanted = [("ipv4", "rp_filter", "2"), ("ipv6", "disable_ipv6", "0"), ("ipv6", "accept_ra", "0")];
+    let failed = wanted.into_iter().filter_map(|(family, name, value)| {
+        let name = format!("{family}/conf/{link}/{name}");
+        match write(&name, value) {
+            // a kernel without IPv6
+            Err(source) if source.kind() == io::ErrorKind::NotFound => None,
+            done => done.err().map(|source| SysctlError { name, value, source }),
+        }
+    });
+    failed.collect()
+}
+
 /// The links of the default routes that routers advertised, of the kernel's table `ipv6_route`.
 fn advertised(table: &str) -> BTreeSet<&str> {
     /// `RTF_ADDRCONF`: learnt from an advertisement.

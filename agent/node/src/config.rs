@@ -84,6 +84,8 @@ pub struct Config {
     pub cgroup_root: Option<String>,
     /// Network policies are in force on this node.
     pub network_policy: bool,
+    /// How pods of nodes reach each other.
+    pub pod_network: network::Settings,
 }
 
 /// Settings that are defaults until the cluster is known ([`facts`](crate::facts)); none of them where everything was said.
@@ -141,6 +143,7 @@ impl Config {
             register: None,
             cgroup_root: None,
             network_policy: true,
+            pod_network: network::Settings::default(),
         }
     }
 
@@ -152,6 +155,7 @@ impl Config {
         Ok(network::Config {
             conf_dir: self.cni_conf_dir.clone(),
             cluster_cidrs: self.cluster_cidrs.clone(),
+            settings: self.pod_network,
             plugins: Some(network::Plugins {
                 program: std::env::current_exe()?.with_file_name(PLUGINS_PROGRAM),
                 bin_dir: self.cni_bin_dir.clone(),

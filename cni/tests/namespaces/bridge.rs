@@ -68,6 +68,19 @@ fn the_result_says_what_was_made() {
 }
 
 #[test]
+fn a_default_route_must_have_the_measure_that_is_said_and_the_interface_all_of_the_link() {
+    let lab = Lab::new();
+    let (mut conf, netns) = (lab.bridge_conf(), Netns::new());
+    conf["ipam"]["routes"] = json!([{ "dst": "0.0.0.0/0", "mtu": 1450 }, { "dst": "::/0", "mtu": 1430 }]);
+    let result = lab.call("ADD", &conf, "a", &netns.path()).ok();
+    assert!(netns.sh("ip route show default").contains("via 10.88.0.1 dev eth0 mtu 1450"));
+    assert!(netns.sh("ip -6 route show default").contains("via fd00:88::1 dev eth0 metric 1024 mtu 1430"));
+    assert!(netns.sh("ip link show eth0").contains(" mtu 1500 "));
+    conf["prevResult"] = result;
+    lab.call("CHECK", &conf, "a", &netns.path()).ok();
+}
+
+#[test]
 fn del_takes_everything_away_however_often_it_comes() {
     let lab = Lab::new();
     let (conf, netns) = (lab.bridge_conf(), Netns::new());

@@ -267,6 +267,10 @@ pub(crate) struct NodeFlags {
     /// Do not put network policies in force on this node; what is in force is lifted
     #[arg(long, env = "WINDLASS_NO_NETWORK_POLICY")]
     pub(crate) no_network_policy: bool,
+    /// How pods of nodes reach each other, where the ConfigMap kube-system/windlass-network does not say: backend (auto, direct, vxlan), mtu,
+    /// vxlan-id, vxlan-port; may be repeated [default: backend=auto]
+    #[arg(long, env = "WINDLASS_POD_NETWORK", value_delimiter = ',', value_name = "KEY=VALUE")]
+    pub(crate) pod_network: Vec<String>,
     /// A KubeletConfiguration file
     #[arg(long, env = "WINDLASS_KUBELET_CONFIG", value_name = "FILE")]
     pub(crate) kubelet_config: Option<PathBuf>,

@@ -67,7 +67,7 @@ pub(crate) async fn run(flags: &ResetFlags, file: &Option<PathBuf>) -> anyhow::R
     let woken = wake_runtime(endpoint).await;
     let pods = failed.of("end the pods", end_pods(endpoint).await).unwrap_or_default();
     let tables = failed.of("remove nftables tables", remove_tables().await).unwrap_or_default();
-    failed.of("remove the pods' bridge", remove_bridge().await);
+    failed.of("remove links of the pod network", remove_links().await);
     failed.of("remove chains of iptables", remove_chains().await);
     failed.of("remove the addresses of the cluster's DNS", remove_dns_addresses(&node).await);
     failed.of("remove routes", program("ip", &["route", "flush", "proto", PROTOCOL]).await);
@@ -239,9 +239,12 @@ fn remove_delay(path: &Path) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-async fn remove_bridge() -> anyhow::Result<()> {
-    if Path::new("/sys/class/net").join(BRIDGE).exists() {
-        program("ip", &["link", "delete", BRIDGE]).await?;
+/// Removes the bridge of pods, and the links to other nodes' with the routes by them.
+async fn remove_links() -> anyhow::Result<()> {
+    for link in network::links().into_iter().chain([BRIDGE]) {
+        if Path::new("/sys/class/net").join(link).exists() {
+            program("ip", &["link", "delete", link]).await?;
+        }
     }
     Ok(())
 }

@@ -180,6 +180,7 @@ impl NodeFlags {
             self.image_credential_provider_config.clone().zip(self.image_credential_provider_bin_dir.clone());
         config.cgroup_root.clone_from(&self.cgroup_root);
         config.network_policy = !self.no_network_policy;
+        config.pod_network = pod_network(&self.pod_network)?;
         config.labels = self.node_label.iter().map(|l| parse_label(l)).collect::<Result<_, _>>()?;
         config.taints = self.node_taint.iter().map(|t| parse_taint(t)).collect::<Result<_, _>>()?;
         Ok(config)
@@ -211,6 +212,16 @@ pub(crate) fn nth_address(range: &IpNet, n: u32) -> anyhow::Result<IpAddr> {
     address
         .filter(|a| range.contains(a))
         .ok_or_else(|| anyhow!("the range {range} has no address number {n}"))
+}
+
+/// Settings of the pod network, each `key=value`.
+pub(crate) fn pod_network(texts: &[String]) -> anyhow::Result<network::Settings> {
+    let mut settings = network::Settings::default();
+    for text in texts {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        settings.set(key, value).map_err(|reason| anyhow!("pod network setting {text:?}: {reason}"))?;
+    }
+    Ok(settings)
 }
 
 pub(crate) fn parse_label(text: &str) -> anyhow::Result<(String, String)> {

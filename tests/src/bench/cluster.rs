@@ -54,6 +54,7 @@ fn runtime(layout: &Layout, node: &str) -> Result<Runtime> {
 pub async fn start(layout: &Layout, plan: &Plan, report: &mut Report) -> Result<Cluster> {
     let (mut servers, mut joins) = (Vec::new(), Vec::new());
     let up_plan = UpPlan {
+        apart: 0,
         nodes: 2,
         servers: 1,
         etcd: Etcd::Stacked,

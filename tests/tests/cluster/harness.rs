@@ -109,6 +109,11 @@ pub fn eventually<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Result
 }
 
 impl Cluster {
+    /// One that somebody else brought up.
+    pub fn by(kubeconfig: PathBuf) -> Self {
+        Self { kubeconfig }
+    }
+
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }

@@ -14,6 +14,7 @@ mod kubectl;
 mod load_balancers;
 mod machines;
 mod operators;
+mod overlay;
 mod policies;
 mod private_images;
 mod python;

@@ -3,7 +3,7 @@
 use crate::harness::{Namespace, cluster, eventually, guest, on_node};
 
 /// A pod that serves HTTP and an echo at port 9000, ready once its node reaches it.
-fn server(namespace: &Namespace<'_>, name: &str, node: &str) {
+pub fn server(namespace: &Namespace<'_>, name: &str, node: &str) {
     namespace.apply(&format!(
         "apiVersion: v1
 kind: Pod
@@ -21,18 +21,18 @@ spec:
     ));
 }
 
-fn ready(namespace: &Namespace<'_>, pods: &[&str]) {
+pub fn ready(namespace: &Namespace<'_>, pods: &[&str]) {
     let pods: Vec<String> = pods.iter().map(|pod| format!("pod/{pod}")).collect();
     let mut args = vec!["wait", "--for=condition=Ready", "--timeout=60s"];
     args.extend(pods.iter().map(String::as_str));
     namespace.kubectl(&args);
 }
 
-fn address(namespace: &Namespace<'_>, pod: &str) -> String {
+pub fn address(namespace: &Namespace<'_>, pod: &str) -> String {
     namespace.path(&format!("pod/{pod}"), "{.status.podIP}")
 }
 
-fn policy(namespace: &Namespace<'_>, name: &str, spec: &str) {
+pub fn policy(namespace: &Namespace<'_>, name: &str, spec: &str) {
     let manifest = format!(
         "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{ name: {name} }}\nspec: {spec}\n"
     );
@@ -40,13 +40,13 @@ fn policy(namespace: &Namespace<'_>, name: &str, spec: &str) {
 }
 
 /// Whether a pod gets an answer there within two seconds.
-fn reaches(namespace: &Namespace<'_>, pod: &str, at: &str) -> bool {
+pub fn reaches(namespace: &Namespace<'_>, pod: &str, at: &str) -> bool {
     let command = format!("timeout 2 /guest get http://{at}/");
     namespace.kubectl_output(&["exec", pod, "--", "sh", "-c", &command]).status.success()
 }
 
 /// Waits until exactly the `open` of `all` are reached; pods are told by name and namespace.
-fn settles(what: &str, all: &[(&Namespace<'_>, &str, &str)], open: &[bool]) {
+pub fn settles(what: &str, all: &[(&Namespace<'_>, &str, &str)], open: &[bool]) {
     eventually(what, 20, || {
         let got: Vec<bool> = all.iter().map(|(namespace, pod, at)| reaches(namespace, pod, at)).collect();
         if got == open { Ok(()) } else { Err(format!("{got:?}, not {open:?}")) }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Api;
 
 /// A network namespace, gone with its last file descriptor.
-pub(crate) struct Netns(File);
+pub(crate) struct Netns(pub(crate) File);
 
 impl Netns {
     pub(crate) fn new() -> Self {
@@ -37,6 +37,15 @@ impl Netns {
         self.sh(&format!("ip link add lan type veth peer name lan netns {path}"));
         self.sh(&format!("ip addr add {address} dev lan; ip link set lan up"));
         other.sh(&format!("ip addr add {theirs} dev lan; ip link set lan up"));
+    }
+
+    /// A link of this name that is a port of `bridge` in `hub`.
+    pub(crate) fn plug(&self, name: &str, hub: &Self, bridge: &str) {
+        let path = format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd());
+        let port = format!("{bridge}-{}", self.0.as_raw_fd());
+        hub.sh(&format!("ip link add {port} type veth peer name {name} netns {path}"));
+        hub.sh(&format!("ip link set {port} master {bridge} up"));
+        self.sh(&format!("ip link set {name} up"));
     }
 
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {

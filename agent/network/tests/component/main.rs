@@ -4,6 +4,7 @@
 
 mod api;
 mod lab;
+mod overlay;
 
 use std::{
     io::Read,
@@ -56,6 +57,7 @@ fn the_configuration_comes_with_the_range_and_with_forwarding() {
     let here = Netns::new();
     here.sh("sysctl -qw net.ipv4.ip_forward=0");
     let api = Api::new(vec![node("here", "192.0.2.1", &[])]);
+    api.set(serde_json::json!({ "backend": "direct" }));
     let running = Running::start("here", &here, &api);
     api.send("MODIFIED", node("other", "192.0.2.9", &["10.244.7.0/24"]));
     here.until("ip -o link", |_| !api.events().is_empty());
@@ -76,6 +78,7 @@ fn an_unreachable_node_is_told_of_once() {
     here.join("192.0.2.1/24", &there, "192.0.2.2/24");
     let far = || node("far", "198.51.100.1", &["10.244.5.0/24"]);
     let api = Api::new(vec![node("here", "192.0.2.1", &["10.244.0.0/24"]), far()]);
+    api.set(serde_json::json!({ "backend": "direct" }));
     let _running = Running::start("here", &here, &api);
     here.until("ip -o link", |_| !api.events().is_empty());
     let event = api.events().remove(0);

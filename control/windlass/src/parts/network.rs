@@ -38,6 +38,7 @@ fn settings(flags: &Flags) -> anyhow::Result<Settings> {
             *field = path.into();
         }
     }
+    config.pod_network = crate::settings::pod_network(flags.list("pod-network").unwrap_or_default())?;
     config.network_policy = flags.bool("network-policy") != Some(false);
     Ok(Settings {
         network: config.cluster_network()?,

@@ -42,7 +42,11 @@ fn wanted() -> Vec<Value> {
     // what the cluster's Corefile says, as CoreDNS' pods see it in a volume
     let dns = NodePart::Dns.user();
     let followed = dns::CONFIG_MAPS.map(|map| rule("", "configmaps", &["list", "watch"], Some(map)));
-    for (name, rules, subjects) in readers.into_iter().chain([(dns, followed.into(), vec![user(dns)])]) {
+    // how pods of nodes reach each other
+    let network = NodePart::Network.user();
+    let settings = vec![rule("", "configmaps", &["list", "watch"], Some(network::CONFIG_MAP))];
+    let parts = [(dns, followed.into(), vec![user(dns)]), (network, settings, vec![user(network)])];
+    for (name, rules, subjects) in readers.into_iter().chain(parts) {
         let role = json!({"metadata": {"name": name, "namespace": SYSTEM}, "rules": rules});
         let mut binding = binding("Role", name, name, subjects);
         binding["metadata"]["namespace"] = SYSTEM.into();
