@@ -84,7 +84,11 @@ put() {
     install -m "$mode" "$STATE/content" "$file.windlass-new"
     sync -d "$file.windlass-new" 2>/dev/null || sync
     mv -T "$file.windlass-new" "$file"
+    label "$file"
 }
+
+# label FILE...: what SELinux calls files in these places, however they came there
+label() { [ ! -e /sys/fs/selinux/enforce ] || restorecon "$@" 2>/dev/null || true; }
 
 # --- steps ----------------------------------------------------------------------------------------------------------------------------
 
@@ -115,6 +119,20 @@ finish_packages() {
     [ -z "$(dpkg --audit 2>/dev/null)" ] || apt-get install -y -qq -f "${APT[@]}" </dev/null >/dev/null || true
 }
 
+# What dnf's repositories call these: containerd is Fedora's, or containerd.io of Docker's repository, which has runc inside.
+by_dnf() {
+    local package has=''
+    for package in "$@"; do
+        case $package in
+        containerd)
+            if ! dnf -q list --available containerd >/dev/null 2>&1 && dnf -q list --available containerd.io >/dev/null 2>&1; then
+                package=containerd.io has=runc
+            fi ;;
+        esac
+        [ "$package" = "$has" ] || echo "$package"
+    done
+}
+
 packages() {
     local wanted=() new
     finish_packages
@@ -133,8 +151,9 @@ packages() {
         for package in $new; do record package "$package"; done
         apt-get install -y -qq --no-install-recommends "${APT[@]}" "${wanted[@]}" </dev/null
     elif command -v dnf >/dev/null; then
+        mapfile -t wanted < <(by_dnf "${wanted[@]}")
         dnf install -y -q --downloadonly "${wanted[@]}" </dev/null ||
-            die "dnf finds no ${wanted[*]}" "enable a repository that has them (on Red Hat's family, containerd is not in the base ones), and run this again"
+            die "dnf finds no ${wanted[*]}" "enable a repository that has them (on Red Hat's family, containerd is not in the base ones: Docker's has containerd.io), and run this again"
         for package in "${wanted[@]}"; do record package "$package"; done
         dnf install -y -q "${wanted[@]}" </dev/null
     else
@@ -285,7 +304,9 @@ settings() {
 
 # What this release needs of a machine beside its files. One that was set up by hand stays as it is.
 refresh() {
+    local to
     [ -s "$RECORD" ] || return 0
+    if [ -f "$LIB/FILES" ]; then listed "$LIB/FILES" | while read -r _ to _; do label "$to"; done; fi
     kernel
     if ! other_runtime; then containerd_config; fi
     runtime
@@ -369,12 +390,12 @@ edited() {
 
 # keep PACKAGE: purging containerd takes its configuration along, one that was there before the package, too
 keep() {
-    [ "$1" = containerd ] && grep -qxF "kept $CONTAINERD" "$RECORD" && [ -f "$CONTAINERD" ] || return 0
+    [[ $1 = containerd* ]] && grep -qxF "kept $CONTAINERD" "$RECORD" && [ -f "$CONTAINERD" ] || return 0
     cp -a "$CONTAINERD" "$STATE/kept.new"
     mv "$STATE/kept.new" "$STATE/kept"
 }
 give_back() {
-    [ "$1" = containerd ] && [ -f "$STATE/kept" ] && [ ! -e "$CONTAINERD" ] || return 0
+    [[ $1 = containerd* ]] && [ -f "$STATE/kept" ] && [ ! -e "$CONTAINERD" ] || return 0
     mkdir -p "$(dirname "$CONTAINERD")"
     cp -a "$STATE/kept" "$CONTAINERD.windlass-new"
     mv "$CONTAINERD.windlass-new" "$CONTAINERD"
@@ -405,9 +426,9 @@ undo() {
         systemctl reset-failed "$what" 2>/dev/null || true ;;
     package)
         [ -z "$KEEP_PACKAGES" ] || return 0
+        local other
         if command -v apt-get >/dev/null; then
             dpkg-query -W "$what" >/dev/null 2>&1 || { give_back "$what" && return 0; }
-            local other
             for other in $(apt-get -s purge "$what" 2>/dev/null | sed -nE 's/^(Purg|Remv) ([^ ]*).*/\2/p'); do
                 grep -qxF "package $other" "$RECORD" || { say "$what stays: $other needs it" && return 0; }
             done
@@ -415,7 +436,14 @@ undo() {
             apt-get purge -y -qq "${APT[@]}" "$what" </dev/null
             give_back "$what"
         else
+            rpm -q "$what" >/dev/null 2>&1 || { give_back "$what" && return 0; }
+            for other in $(dnf -q repoquery --installed --whatrequires "$what" --qf '%{name}\n' 2>/dev/null); do
+                grep -qxF "package $other" "$RECORD" || { say "$what stays: $other needs it" && return 0; }
+            done
+            # containerd goes along with what it needs
+            keep containerd
             dnf remove -y -q "$what" </dev/null
+            give_back containerd
         fi ;;
     esac
 }

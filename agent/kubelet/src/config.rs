@@ -141,6 +141,9 @@ pub struct Config {
     pub cpu_cfs_quota_period: Duration,
     /// Whether memory that runs out kills one process of a container instead of all; without cgroup v2 it always does.
     pub single_process_oom_kill: bool,
+    /// From which part of the way between what a container asks for and its limit on its memory is taken back before it is killed (feature gate
+    /// `MemoryQoS`, `memoryThrottlingFactor`); `None`: only the limit counts.
+    pub memory_throttling: Option<f64>,
     /// The resolver file pods inherit from.
     pub resolv_conf: Option<PathBuf>,
     /// How many pods the node takes.
@@ -373,6 +376,8 @@ impl Config {
             cpu_cfs_quota: file.cpu_cfs_quota.unwrap_or(true),
             cpu_cfs_quota_period: file.cpu_cfs_quota_period.or(Duration::from_millis(100)),
             single_process_oom_kill: file.single_process_oom_kill.unwrap_or(false),
+            memory_throttling: machinery::gates::enabled("MemoryQoS", &file.feature_gates)
+                .then(|| file.memory_throttling_factor.unwrap_or(0.9)),
             resolv_conf: file
                 .resolv_conf
                 .map_or_else(|| Some("/etc/resolv.conf".into()), Some)

@@ -7,11 +7,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// Feature gates that this kubelet acts on.
-pub(crate) const GATES: [&str; 5] = [
+pub(crate) const GATES: [&str; 6] = [
     "ContainerCheckpoint",
     "GracefulNodeShutdown",
     "GracefulNodeShutdownBasedOnPodPriority",
     "KubeletCrashLoopBackOffMax",
+    "MemoryQoS",
     "RotateKubeletServerCertificate",
 ];
 

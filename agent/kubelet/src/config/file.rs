@@ -111,6 +111,7 @@ pub(super) struct File {
     pub(super) cpu_cfs_quota_period: Span,
     #[serde(rename = "singleProcessOOMKill")]
     pub(super) single_process_oom_kill: Option<bool>,
+    pub(super) memory_throttling_factor: Option<f64>,
     pub(super) resolv_conf: Option<PathBuf>,
     pub(super) max_pods: Option<u32>,
     pub(super) pods_per_core: u32,
@@ -256,6 +257,13 @@ impl File {
             return refused(
                 "serverTLSBootstrap true requires feature gate RotateKubeletServerCertificate".to_owned(),
             );
+        }
+        if let Some(factor) =
+            self.memory_throttling_factor.filter(|factor| !(*factor > 0.0 && *factor <= 1.0))
+        {
+            return refused(format!(
+                "memoryThrottlingFactor {factor} must be greater than 0 and less than or equal to 1.0"
+            ));
         }
         let shutdown = self.shutdown();
         if !(shutdown.whole.is_zero() && shutdown.critical.is_zero() || enabled("GracefulNodeShutdown")) {
@@ -422,7 +430,6 @@ const UNSUPPORTED: &[&str] = &[
     "logging",
     "memoryManagerPolicy",
     "memoryReservationPolicy",
-    "memoryThrottlingFactor",
     "preloadedImagesVerificationAllowlist",
     "qosReserved",
     "reservedMemory",

@@ -37,6 +37,10 @@ fn values_are_read_as_upstream_spells_them() {
         !config.single_process_oom_kill
             && parse("singleProcessOOMKill: true").unwrap().single_process_oom_kill
     );
+    assert_eq!(config.memory_throttling, None);
+    let throttling =
+        |more: &str| parse(&format!("featureGates: {{MemoryQoS: true}}\n{more}")).unwrap().memory_throttling;
+    assert_eq!((throttling(""), throttling("memoryThrottlingFactor: 0.5")), (Some(0.9), Some(0.5)));
     assert_eq!(config.pulls, PullParallelism::Parallel(None));
     assert_eq!(config.max_container_restart_period, Duration::from_secs(60));
 }
@@ -48,6 +52,7 @@ fn wrong_values_name_their_field() {
         ("maxPods: -1", "maxPods"),
         ("userNamespaces: {idsPerPod: 1000}", "userNamespaces.idsPerPod"),
         ("cgroupRoot: /a/../b", "cgroupRoot"),
+        ("memoryThrottlingFactor: 1.5", "memoryThrottlingFactor"),
         ("syncFrequency: 10", "duration"),
         ("evictionHard: {memory.free: 1Gi}", "unsupported eviction signal memory.free"),
     ] {

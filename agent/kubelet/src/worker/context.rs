@@ -105,6 +105,12 @@ impl Context {
             cpu_cfs_quota: config.cpu_cfs_quota,
             cpu_cfs_quota_period: config.cpu_cfs_quota_period,
             group_oom: machine.unified && !config.single_process_oom_kill,
+            throttling: config.memory_throttling.filter(|_| machine.unified).map(|factor| {
+                resources::Throttling {
+                    factor,
+                    allocatable: machine.limit.get("memory").map_or(0, crate::quantity::whole),
+                }
+            }),
             page_sizes: Arc::clone(&machine.page_sizes),
             swap: machine.swap,
         }

@@ -23,11 +23,25 @@ pub struct Node {
     pub cpu_cfs_quota_period: Duration,
     /// Whether all processes of a container are killed when one exceeds its memory, which cgroup v2 can.
     pub group_oom: bool,
+    /// How memory is taken back from containers before their limit, which cgroup v2 can.
+    pub throttling: Option<Throttling>,
     /// The sizes of huge pages the machine has, in bytes.
     pub page_sizes: Arc<[i64]>,
     /// What containers may have of its swap.
     pub swap: Swap,
 }
+
+/// Memory that is taken back before a limit is reached (`MemoryQoS`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Throttling {
+    /// From which part of the way from what is asked for to the limit on: above 0, at most 1.
+    pub factor: f64,
+    /// Bytes that all pods may have together: the limit of a container without one.
+    pub allocatable: i64,
+}
+
+/// Pages that the kernel counts memory in.
+const PAGE: i64 = 4096;
 
 /// What containers may have of the machine's swap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,6 +102,13 @@ pub fn container(pod: &Pod, container: &Container, node: &Node) -> v1::LinuxCont
         hugepage_limits: hugepage_limits(of_pod, own, node),
         ..of_amounts(request_cpu, limit_cpu.unwrap_or(0), memory, node)
     };
+    if let Some(throttling) = node.throttling {
+        // Nothing is kept for anybody (`memoryReservationPolicy: None`); those of an earlier life of the container are taken back.
+        let none = ["memory.min", "memory.low"].map(|name| (name.to_owned(), "0".to_owned()));
+        resources.unified.extend(none);
+        let high = high(own, throttling).map(|bytes| ("memory.high".to_owned(), bytes.to_string()));
+        resources.unified.extend(high);
+    }
     match node.swap {
         Swap { counted: false, .. } => {}
         // With memory: as much of both as of memory alone.
@@ -98,6 +119,20 @@ pub fn container(pod: &Pod, container: &Container, node: &Node) -> v1::LinuxCont
         }
     }
     resources
+}
+
+/// Bytes of memory from which on the kernel takes memory back from a container; none where it may have no more than it asks for. Upstream:
+/// `generateLinuxContainerResources`.
+fn high(own: Option<&ResourceRequirements>, throttling: Throttling) -> Option<i64> {
+    let bytes = |limits| amount(own, limits, "memory", whole).unwrap_or(0);
+    let (request, limit) = (bytes(false), bytes(true));
+    let most = if limit == 0 { throttling.allocatable } else { limit };
+    if request == limit || most <= 0 {
+        return None;
+    }
+    let between = (most - request) as f64 * throttling.factor;
+    let high = (request as f64 + between) as i64 / PAGE * PAGE;
+    (high > request).then_some(high)
 }
 
 /// Bytes of swap a container may have: of the machine's the part that it asks for of the machine's memory. Upstream:
@@ -234,6 +269,7 @@ mod tests {
             cpu_cfs_quota: true,
             cpu_cfs_quota_period: Duration::from_millis(100),
             group_oom: true,
+            throttling: None,
             page_sizes: Arc::from([2 << 20, 1 << 30]),
             swap: Swap::default(),
         }
@@ -283,6 +319,28 @@ mod tests {
         let told = |node: &Node| container(&pod, &pod.spec.as_ref().unwrap().containers[0], node).unified;
         assert_eq!(told(&node()).get("memory.oom.group").map(String::as_str), Some("1"));
         assert!(told(&Node { group_oom: false, ..node() }).is_empty());
+    }
+
+    #[test]
+    fn memory_must_not_be_taken_back_from_a_container_that_has_what_it_asks_for() {
+        let throttling = Some(Throttling { factor: 0.9, allocatable: 4 << 30 });
+        let told = |resources: serde_json::Value, throttling: Option<Throttling>| {
+            let spec = json!({"containers": [{"name": "c", "resources": resources}]});
+            let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+            let node = Node { throttling, ..node() };
+            container(&pod, &pod.spec.as_ref().unwrap().containers[0], &node).unified
+        };
+        let high = |resources: serde_json::Value| told(resources, throttling).get("memory.high").cloned();
+        // 100 MiB and nine tenths of the other 100, in whole pages.
+        let between = json!({"requests": {"memory": "100Mi"}, "limits": {"memory": "200Mi"}});
+        assert_eq!(high(between.clone()), Some((190 * (1 << 20) / 4096 * 4096).to_string()));
+        assert_eq!(high(json!({"requests": {"memory": "1Gi"}, "limits": {"memory": "1Gi"}})), None);
+        let unlimited =
+            (((1_i64 << 30) as f64 + 0.9 * (3_i64 << 30) as f64) as i64 / 4096 * 4096).to_string();
+        assert_eq!(high(json!({"requests": {"memory": "1Gi"}})), Some(unlimited));
+        assert_eq!(high(json!({"requests": {"memory": "8Gi"}})), None, "more than there is");
+        assert_eq!(told(between.clone(), throttling).get("memory.min").map(String::as_str), Some("0"));
+        assert!(!told(between, None).contains_key("memory.min"), "without the feature gate");
     }
 
     #[test]
