@@ -28,14 +28,16 @@ impl Progress {
         }
     }
 
-    /// Waits until [`Self::waits_for`] may say something else.
-    pub async fn changed(&self) {
-        let (listening, registered) = (*self.listening.borrow(), self.registered.borrow().is_some());
+    /// Waits until [`Self::waits_for`] says something else than `known`.
+    pub async fn changed(&self, known: Option<&'static str>) {
+        // Before the look: what changes after it is told.
         let (mut port, mut node) = (self.listening.subscribe(), self.registered.subscribe());
-        tokio::select! {
-            // Their senders are ours.
-            _ = port.wait_for(|now| *now != listening) => {}
-            _ = node.wait_for(|now| now.is_some() != registered) => {}
+        while self.waits_for() == known {
+            tokio::select! {
+                // Their senders are ours.
+                _ = port.changed() => {}
+                _ = node.changed() => {}
+            }
         }
     }
 }
@@ -57,9 +59,9 @@ mod tests {
     #[tokio::test]
     async fn a_change_while_nobody_waited_must_not_be_missed() {
         let progress = Progress::default();
-        let waiting = progress.changed();
+        let known = progress.waits_for();
         progress.listening.send_replace(true);
-        waiting.await;
+        progress.changed(known).await;
         assert_eq!(progress.waits_for(), Some("waiting for the API server to take the node"));
     }
 }

@@ -68,8 +68,8 @@ fn hung(reports: &[Report], now: SystemTime) -> Option<&Report> {
 pub(crate) trait Start: Clone + Send + Sync + 'static {
     /// In words for people; nothing, once it is ready.
     fn waits_for(&self) -> Option<&'static str>;
-    /// Waits until that may be another.
-    fn changed(&self) -> impl Future<Output = ()> + Send;
+    /// Waits until it is something else than `known`.
+    fn changed(&self, known: Option<&'static str>) -> impl Future<Output = ()> + Send;
 }
 
 impl Start for node::Progress {
@@ -77,8 +77,8 @@ impl Start for node::Progress {
         self.waits_for()
     }
 
-    async fn changed(&self) {
-        self.changed().await;
+    async fn changed(&self, known: Option<&'static str>) {
+        self.changed(known).await;
     }
 }
 
@@ -91,7 +91,7 @@ impl Start for Done {
         None
     }
 
-    async fn changed(&self) {
+    async fn changed(&self, _: Option<&'static str>) {
         std::future::pending().await
     }
 }
@@ -118,7 +118,7 @@ async fn started(listener: &Listener, supervisor: &Supervisor, start: &impl Star
         let alive = hung(&supervisor.reports(), SystemTime::now()).is_none();
         let more = if alive { format!("\nEXTEND_TIMEOUT_USEC={}", MORE.as_micros()) } else { String::new() };
         listener.tell(&format!("STATUS={what}{more}"));
-        let _ = tokio::time::timeout(WAITING, start.changed()).await;
+        let _ = tokio::time::timeout(WAITING, start.changed(Some(what))).await;
     }
 }
 
@@ -184,7 +184,7 @@ mod tests {
             fn waits_for(&self) -> Option<&'static str> {
                 (self.0.load(std::sync::atomic::Ordering::SeqCst) > 0).then_some("waiting")
             }
-            async fn changed(&self) {
+            async fn changed(&self, _: Option<&'static str>) {
                 self.0.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
             }
         }
