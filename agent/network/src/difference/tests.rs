@@ -46,10 +46,10 @@ fn apply(observed: &mut Observed, steps: &[Step]) {
                 link(observed, device).forwarding.retain(|(of, _)| of != mac)
             }
             Step::SetNeighbour(device, hop, mac) => {
-                drop(link(observed, device).neighbours.insert(*hop, *mac))
+                link(observed, device).neighbours.insert(*hop, *mac);
             }
             Step::RemoveNeighbour(device, hop) => {
-                drop(link(observed, device).neighbours.remove(hop).unwrap())
+                link(observed, device).neighbours.remove(hop).unwrap();
             }
             Step::Remove(route) => {
                 let place = observed.ours.iter().position(|other| other == route).unwrap();
