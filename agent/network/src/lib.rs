@@ -11,6 +11,7 @@
 //! | `difference` | the steps from what is there to that, in order; pure |
 //! | `kernel` | what the kernel has, and the steps taken |
 //! | `masquerade` | the nftables table `windlass-network`; pure |
+//! | `condition` | that no other node's pods are reached; pure |
 //! | `guard` | nobody but nodes sends by an overlay; pure |
 //! | `conflist` | the CNI configuration; rendering is pure |
 //! | `garbage` | what pods left behind that the runtime forgot |
@@ -19,6 +20,7 @@
 
 #![warn(unreachable_pub)]
 
+mod condition;
 mod config;
 mod conflist;
 mod difference;

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 
+use crate::condition;
+
 /// A node's place in the network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Member {
@@ -13,6 +15,8 @@ pub(crate) struct Member {
     pub(crate) pod_cidrs: Vec<IpNet>,
     /// What it claims and cannot be read.
     pub(crate) malformed: Vec<String>,
+    /// Its network part said that it reaches no other node's pods.
+    pub(crate) unavailable: bool,
 }
 
 impl Member {
@@ -25,6 +29,8 @@ impl Member {
                 Err(_) => member.malformed.push(address.address.clone()),
             }
         }
+        let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+        member.unavailable = conditions.into_iter().flatten().any(condition::is_ours);
         if let Some(spec) = &node.spec {
             // podCIDR is the first of podCIDRs, where both are set.
             let cidrs = spec.pod_cidrs.iter().flatten();

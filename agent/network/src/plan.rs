@@ -17,6 +17,8 @@ use crate::{
 
 /// What IPv6 needs of every link, in bytes.
 const LEAST_MTU: u32 = 1280;
+/// The loopback's is more, and no packet's.
+const LARGEST_MTU: u32 = 65535;
 /// What a link has of which nothing is known, in bytes.
 const USUAL_MTU: u32 = 1500;
 
@@ -281,11 +283,12 @@ impl<'a> Planner<'a> {
         self.known.settings.mtu.or(by_route).or_else(|| self.own_mtu()).unwrap_or(USUAL_MTU)
     }
 
-    /// The least of the links that this node's addresses are on.
+    /// The least of the links that this node's addresses are on, but for the loopback.
     fn own_mtu(&self) -> Option<u32> {
         let own = self.nodes.get(self.own).map_or(&[][..], |member| &member.addresses);
         let links = self.observed.addresses.iter().filter(|(_, net)| own.contains(&net.addr()));
-        links.filter_map(|(link, _)| self.observed.mtus.get(link)).copied().min()
+        let mtus = links.filter_map(|(link, _)| self.observed.mtus.get(link)).copied();
+        mtus.filter(|mtu| *mtu <= LARGEST_MTU).min()
     }
 
     fn pods_mtu(&self) -> Mtu {

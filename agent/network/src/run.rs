@@ -18,15 +18,19 @@ use client::{
 };
 use futures::StreamExt;
 use ipnet::IpNet;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
-use kube::{Api, Client};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
 use netlink::{Kernel, Protocol, changes::Changes};
 use supervise::{Backoff, Scope, Supervisor};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, ConflistError, conflist,
+    Config, ConflistError, condition, conflist,
     difference::difference,
     guard::Guard,
     kernel::{self, KernelError, Outcome},
@@ -49,6 +53,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 const GATHER: Duration = Duration::from_millis(20);
 /// The same for the kernel's word, which comes several times forevery pod that starts or ends.
 const GATHER_KERNEL: Duration = Duration::from_millis(200);
+/// How long the API server may take to note the node's condition.
+const SAY: Duration = Duration::from_secs(5);
 /// How long a round may take: the kernel answers at once, or not at all.
 const ROUND: Duration = Duration::from_secs(30);
 /// How long an overlay link nobody is reached by is kept: until every other node has followed the same change.
@@ -104,6 +110,7 @@ pub async fn run(
     scope.keep(writer.task("events"));
     let mut network = Network {
         recorder,
+        node,
         known: Known { settings: config.settings, ..Known::default() },
         told: false,
         refused_at: Instant::now(),
@@ -161,6 +168,8 @@ pub async fn run(
 
 struct Network {
     config: Config,
+    /// Speaks as the node.
+    node: Client,
     recorder: Recorder,
     kernel: Kernel,
     members: BTreeMap<String, Member>,
@@ -291,9 +300,34 @@ impl Network {
             self.conflist(&own)?;
         }
         self.report(&desired);
+        self.condition(&desired).await;
         match outcome.failed.into_iter().next() {
             None => Ok(()),
             Some(error) => Err(error.into()),
+        }
+    }
+
+    /// What is said on the Node follows; it is looked at again in the next round.
+    async fn condition(&mut self, desired: &Desired) {
+        let why = condition::unavailable(desired);
+        let said = self.members.get(&self.config.node).map(|own| own.unavailable);
+        if said.is_none_or(|said| said == why.is_some()) {
+            return;
+        }
+        let nodes: Api<Node> = Api::all(self.node.clone());
+        let patch = Patch::Strategic(condition::patch(why.as_deref(), Timestamp::now()));
+        let params = PatchParams::default();
+        match timeout(SAY, nodes.patch_status(&self.config.node, &params, &patch)).await {
+            Ok(Ok(_)) => tracing::info!(unavailable = why.is_some(), "said whether other nodes are reached"),
+            Ok(Err(error)) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "say whether other nodes are reached"
+                );
+            }
+            Err(_) => {
+                tracing::warn!("say whether other nodes are reached: no answer within {}s", SAY.as_secs())
+            }
         }
     }
 

@@ -49,7 +49,7 @@ fn apply(observed: &mut Observed, steps: &[Step]) {
                 link(observed, device).neighbours.insert(*hop, *mac);
             }
             Step::RemoveNeighbour(device, hop) => {
-                assert!(link(observed, device).neighbours.remove(hop).is_some());
+                link(observed, device).neighbours.remove(hop).unwrap();
             }
             Step::Remove(route) => {
                 let place = observed.ours.iter().position(|other| other == route).unwrap();
@@ -107,7 +107,7 @@ prop_compose! {
         addresses in prop::collection::vec(any_address(), 0..3),
         pod_cidrs in prop::collection::vec(any_cidr(), 0..3),
     ) -> Member {
-        Member { addresses, pod_cidrs, malformed: Vec::new() }
+        Member { addresses, pod_cidrs, ..Member::default() }
     }
 }
 
@@ -192,7 +192,7 @@ fn pair(address: &str) -> BTreeMap<String, Member> {
     let member = |address: &str, cidr: &str| Member {
         addresses: vec![ip(address)],
         pod_cidrs: vec![net(cidr)],
-        malformed: Vec::new(),
+        ..Member::default()
     };
     BTreeMap::from([
         ("me".to_owned(), member("192.0.2.1", "10.244.0.0/24")),
@@ -247,7 +247,7 @@ fn a_node_that_went_leaves_nothing_and_the_others_are_not_touched() {
     let third = Member {
         addresses: vec![ip("192.0.2.3")],
         pod_cidrs: vec![net("10.244.3.0/24")],
-        malformed: Vec::new(),
+        ..Member::default()
     };
     nodes.insert("third".to_owned(), third);
     let observed = settled(&nodes, &known);

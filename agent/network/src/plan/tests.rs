@@ -12,7 +12,7 @@ fn member(addresses: &[&str], cidrs: &[&str]) -> Member {
     Member {
         addresses: addresses.iter().map(|text| ip(text)).collect(),
         pod_cidrs: cidrs.iter().map(|text| net(text)).collect(),
-        malformed: Vec::new(),
+        ..Member::default()
     }
 }
 
@@ -162,6 +162,14 @@ fn the_mtu_is_that_of_the_links_that_lead_there_and_of_their_routes() {
     assert_eq!(told, (1370, Mtu { link: Some(1420), route: Some(1370) }));
     observed.mtus.insert(2, 1300);
     assert_eq!(of(&observed, &far("198.51.100.1"), &Known::default()).0, 1280, "what IPv6 needs");
+}
+
+#[test]
+fn an_address_on_the_loopback_must_not_make_pods_packets_longer_than_any() {
+    let mut observed = connected();
+    observed.addresses = vec![(1, net("192.0.2.1/32"))];
+    let nodes = nodes(&[("me", member(&["192.0.2.1"], &["10.244.0.0/24"]))]);
+    assert_eq!(plan(&nodes, "me", &observed, &Known::default()).mtu, Mtu::default());
 }
 
 #[test]

@@ -369,11 +369,14 @@ fn nobody_but_nodes_must_send_by_the_overlay() {
     let host = &world.here.host;
     host.until("nft list table inet windlass-network", |printed| printed.contains("overlay-in"));
     assert!(!forged(&world.router, "192.0.1.254", &world.here), "a stranger");
-    assert!(!forged(&world.here.pod, "10.244.1.5", &world.here), "a pod of this node");
+    let beside = Netns::new();
+    beside.plug("eth0", host, "cni0");
+    beside.sh("ip addr add 10.244.1.6/24 dev eth0; ip route add default via 10.244.1.1");
+    assert!(!forged(&beside, "10.244.1.6", &world.here), "a pod of this node");
     assert!(!forged(&world.near.pod, "10.244.2.5", &world.here), "a pod of another");
-    println!("{}", host.sh("nft list table inet windlass-network"));
     drop(running);
     // That the frames are as they should be shows where nothing is in their way.
     host.sh("nft delete table inet windlass-network");
     assert!(forged(&world.router, "192.0.1.254", &world.here), "without the guard");
+    assert!(forged(&beside, "10.244.1.6", &world.here), "without the guard, a pod");
 }
