@@ -10,6 +10,7 @@
 //! | `masquerade` | the nftables table `windlass-network`; pure |
 //! | `conflist` | the CNI configuration; rendering is pure |
 //! | `garbage` | what pods left behind that the runtime forgot |
+//! | `ports` | host ports of pods, once others took all tables away |
 //! | `torn` | what a power cut left of libcni's results |
 //! | `sysctl` | forwarding, and bridged packets seen by nftables |
 
@@ -21,6 +22,7 @@ mod garbage;
 mod masquerade;
 mod node;
 mod plan;
+mod ports;
 mod routes;
 mod run;
 mod sysctl;
