@@ -38,7 +38,14 @@ fn workload(second: &str, policy: &str) -> String {
 fn started<'a>(lab: &'a Lab, manifest: &str) -> Namespace<'a> {
     let namespace = lab.cluster.namespace("families");
     namespace.apply(manifest);
-    namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=90s", "pod/here", "pod/there", "pod/host"]);
+    namespace.kubectl(&[
+        "wait",
+        "--for=condition=Ready",
+        "--timeout=90s",
+        "pod/here",
+        "pod/there",
+        "pod/host",
+    ]);
     namespace
 }
 
@@ -58,7 +65,7 @@ fn families(addresses: &[String]) -> Vec<bool> {
 
 /// Who answers a pod there, of so many requests.
 fn answers(namespace: &Namespace<'_>, pod: &str, at: &str, count: usize) -> BTreeSet<String> {
-    let command = format!("timeout 4 /guest get http://{at}/ {count} || true");
+    let command = format!("timeout 4 /guest get 'http://{at}/' {count} || true");
     let text = namespace.kubectl(&["exec", pod, "--", "sh", "-c", &command]);
     text.lines().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect()
 }
@@ -81,7 +88,7 @@ fn pods_reach_each_other(namespace: &Namespace<'_>) {
         for address in addresses(namespace, &format!("pod/{to}"), "{.status.podIPs[*].ip}") {
             for from in ["here", "there", "host"] {
                 let got = answers(namespace, from, &format!("{}:8080", host(&address)), 1);
-                assert_eq!(got, [to.to_owned()].into(), "{from} to {address}");
+                assert_eq!(got, BTreeSet::from([to.to_owned()]), "{from} to {address}");
             }
         }
     }
@@ -103,7 +110,7 @@ fn a_service_answers_everywhere(lab: &Lab, namespace: &Namespace<'_>, nodes: &[&
         let out = lab.output(&["net", "--", &guest(), "get", &format!("http://{at}/"), "24"]);
         let text = String::from_utf8_lossy(&out.stdout);
         let got: BTreeSet<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
-        assert_eq!(got, ["here", "there"].into(), "from outside at {at}");
+        assert_eq!(got, BTreeSet::from(["here", "there"]), "from outside at {at}");
     }
 }
 
@@ -115,7 +122,8 @@ fn resolved(namespace: &Namespace<'_>, name: &str) -> String {
 
 /// A policy of one family's block lets nobody in by the other, and only whom it names by its own.
 fn a_policy_holds(namespace: &Namespace<'_>, blocks: &[&str], open: impl Fn(&str) -> bool) {
-    let blocks: Vec<String> = blocks.iter().map(|cidr| format!("{{ ipBlock: {{ cidr: '{cidr}' }} }}")).collect();
+    let blocks: Vec<String> =
+        blocks.iter().map(|cidr| format!("{{ ipBlock: {{ cidr: '{cidr}' }} }}")).collect();
     namespace.apply(&format!(
         "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{ name: p }}\nspec:\n  \
          podSelector: {{ matchLabels: {{ pod: here }} }}\n  ingress: [{{ from: [{}] }}]\n",
@@ -125,7 +133,9 @@ fn a_policy_holds(namespace: &Namespace<'_>, blocks: &[&str], open: impl Fn(&str
     eventually("the policy in force", 20, || {
         let got: Vec<bool> = addresses
             .iter()
-            .map(|address| !answers(namespace, "there", &format!("{}:8080", host(address)), 1).is_disjoint(&both()))
+            .map(|address| {
+                !answers(namespace, "there", &format!("{}:8080", host(address)), 1).is_disjoint(&both())
+            })
             .collect();
         let wanted: Vec<bool> = addresses.iter().map(|address| open(address)).collect();
         if got == wanted { Ok(()) } else { Err(format!("{addresses:?}: {got:?}")) }
@@ -187,14 +197,22 @@ fn a_service_changes_its_families(namespace: &Namespace<'_>) {
     let ips = || addresses(namespace, "service/one", "{.spec.clusterIPs[*]}");
     let slices = |count: usize| {
         eventually("the slices of its families", 20, || {
-            let of = ["get", "endpointslices", "-l", "kubernetes.io/service-name=one", "-o", "jsonpath={.items[*].addressType}"];
+            let of = [
+                "get",
+                "endpointslices",
+                "-l",
+                "kubernetes.io/service-name=one",
+                "-o",
+                "jsonpath={.items[*].addressType}",
+            ];
             let types: BTreeSet<String> = namespace.kubectl(&of).split(' ').map(str::to_owned).collect();
             if types.len() == count { Ok(()) } else { Err(format!("{types:?}")) }
         });
     };
     let first = ips();
     slices(1);
-    let patch = |spec: &str| namespace.kubectl(&["patch", "service", "one", "-p", &format!("{{\"spec\":{spec}}}")]);
+    let patch =
+        |spec: &str| namespace.kubectl(&["patch", "service", "one", "-p", &format!("{{\"spec\":{spec}}}")]);
     patch("{\"ipFamilyPolicy\":\"RequireDualStack\"}");
     let two = ips();
     assert_eq!((two.len(), &two[0]), (2, &first[0]));
