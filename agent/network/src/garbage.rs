@@ -61,7 +61,7 @@ pub enum GarbageError {
     Refused {
         /// Type of the plugin, `bridge`.
         plugin: String,
-        /// `GC` or `DEL`.
+        /// `ADD`, `GC` or `DEL`.
         command: &'static str,
         /// Its standard output: a CNI error.
         said: String,
@@ -169,7 +169,7 @@ fn holder(lease: &str) -> Option<Attached> {
 }
 
 /// What each plugin of our configuration is configured with, in their order; nothing where nothing was ever attached.
-async fn plugins(config: &Config) -> Result<Vec<Value>, GarbageError> {
+pub(crate) async fn plugins(config: &Config) -> Result<Vec<Value>, GarbageError> {
     let path = conflist::path(config);
     let content = match tokio::fs::read(&path).await {
         Ok(content) => content,
@@ -190,7 +190,8 @@ async fn plugins(config: &Config) -> Result<Vec<Value>, GarbageError> {
     Ok(plugins.iter().map(whole).collect())
 }
 
-async fn ask(
+/// Runs a plugin. None of them enters the container for what is asked here, which may be gone: they are told of a namespace that is there.
+pub(crate) async fn ask(
     config: &Config,
     configuration: &Value,
     command: &'static str,
@@ -202,6 +203,9 @@ async fn ask(
         let mut program = Command::new(bin_dir.join(&name));
         if let Some(Attached { container, interface }) = about {
             program.env("CNI_CONTAINERID", container).env("CNI_IFNAME", interface);
+        }
+        if command == "ADD" {
+            program.env("CNI_NETNS", "/proc/self/ns/net").env("CNI_NETNS_OVERRIDE", "true");
         }
         let mut child = program
             .env("CNI_COMMAND", command)

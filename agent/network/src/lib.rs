@@ -15,6 +15,7 @@
 //! | `guard` | nobody but nodes sends by an overlay; pure |
 //! | `conflist` | the CNI configuration; rendering is pure |
 //! | `garbage` | what pods left behind that the runtime forgot |
+//! | `ports` | host ports of pods, once others took all tables away |
 //! | `torn` | what a power cut left of libcni's results |
 //! | `sysctl` | forwarding, and bridged packets seen by nftables |
 
@@ -31,6 +32,7 @@ mod masquerade;
 mod node;
 mod overlay;
 mod plan;
+mod ports;
 mod problem;
 mod run;
 mod settings;

@@ -15,6 +15,8 @@ use netlink::nft::{
 };
 
 const TABLE: Table = Table { family: Family::Inet, name: "windlass-network" };
+/// What there is once it is applied.
+pub(crate) const TABLES: &[Table] = &[TABLE];
 const CHAIN: &str = "postrouting";
 
 /// What the table says.

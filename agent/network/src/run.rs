@@ -2,13 +2,15 @@
 //!
 //! Woken by: a change of a Node's addresses or pod ranges; a change of the ConfigMap of settings; the kernel's word that a link, address or route changed; a
 //! failed round's pause; the audit period; shutdown. Reads: the newest Node objects, settings, and the kernel's links, addresses, routes and neighbours. Writes: the
-//! CNI configuration, routes of our own protocol number, overlay links of our names with what is on them, the nftables table `windlass-network`, a few sysctls, and a
+//! CNI configuration, routes of our own protocol number, overlay links of our names with what is on them, the nftables table `windlass-network` (where others took
+//! it, pods' host ports as well), a few sysctls, and a
 //! Warning event on this node for each other node whose pods it cannot reach. Promises: no route changes before every
 //! Node and the settings were seen once, so a restart takes none away; where the API server shows us no other Node, our own pods have their network all the
 //! same; what others made is never changed; shutdown leaves everything in place, because pods outlive us; a change of the way loses no connection.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     time::Duration,
 };
 
@@ -34,19 +36,22 @@ use crate::{
     difference::difference,
     guard::Guard,
     kernel::{self, KernelError, Outcome},
-    masquerade::Masquerade,
+    masquerade::{self, Masquerade},
     node::Member,
     overlay::Device,
     plan::{Desired, Known, Mtu, Observed, plan},
+    ports,
     problem::Problem,
     settings::CONFIG_MAP,
-    sysctl,
+    sysctl, torn,
 };
 
 /// Namespace of the ConfigMap.
 const SYSTEM: &str = "kube-system";
 /// How often the kernel is looked at though it said nothing.
 const AUDIT_PERIOD: Duration = Duration::from_secs(60);
+/// How often the table is looked for: after somebody's `nft flush ruleset` pods reach nothing beyond the cluster.
+const LOOK_PERIOD: Duration = Duration::from_secs(15);
 /// First and longest pause after a failed round.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// Changes of nodes this close together make one round.
@@ -128,6 +133,7 @@ pub async fn run(
         sysctls_warned: false,
     };
     let mut next = Instant::now() + AUDIT_PERIOD;
+    let mut look = Instant::now() + LOOK_PERIOD;
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
     loop {
         tokio::select! {
@@ -144,6 +150,13 @@ pub async fn run(
             changed = changes.next() => {
                 changed.map_err(Error::Changes)?;
                 next = next.min(Instant::now() + GATHER_KERNEL);
+            }
+            () = sleep_until(look) => {
+                look = Instant::now() + LOOK_PERIOD;
+                if network.is_torn().await {
+                    next = Instant::now();
+                    network.restore_ports().await;
+                }
             }
             () = sleep_until(next) => {
                 let audit = next + AUDIT_PERIOD;
@@ -397,12 +410,34 @@ impl Network {
         let wanted = Masquerade::new(own, &ranges, &desired.direct, guard);
         let stale =
             |(applied, at): &(Masquerade, Instant)| *applied != wanted || at.elapsed() >= AUDIT_PERIOD;
-        // Somebody's `nft flush ruleset` is mended by the audit.
         if self.masquerade.as_ref().is_none_or(stale) {
             self.nftables.commit(wanted.batch()).await?;
             self.masquerade = Some((wanted, Instant::now()));
         }
         Ok(())
+    }
+
+    /// Whether somebody took the table away that is to be there; then it is to be made again.
+    async fn is_torn(&mut self) -> bool {
+        let there =
+            self.masquerade.is_none() || self.nftables.has_tables(masquerade::TABLES).await.unwrap_or(true);
+        if !there {
+            tracing::warn!("the nftables table windlass-network was taken away; put in place again");
+            self.masquerade = None;
+        }
+        !there
+    }
+
+    /// Whoever took our table away may have taken the plugins' as well.
+    async fn restore_ports(&self) {
+        match ports::restore(&self.config, Path::new(torn::RESULTS)).await {
+            Ok(0) => {}
+            Ok(pods) => tracing::warn!(pods, "host ports of pods were taken away; put in place again"),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "host ports of pods are not put in place again");
+            }
+        }
     }
 
     /// Says each problem once, until it went away and came again.

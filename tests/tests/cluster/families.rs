@@ -65,7 +65,7 @@ fn families(addresses: &[String]) -> Vec<bool> {
 
 /// Who answers a pod there, of so many requests.
 fn answers(namespace: &Namespace<'_>, pod: &str, at: &str, count: usize) -> BTreeSet<String> {
-    let command = format!("timeout 4 /guest get http://{at}/ {count} || true");
+    let command = format!("timeout 4 /guest get 'http://{at}/' {count} || true");
     let text = namespace.kubectl(&["exec", pod, "--", "sh", "-c", &command]);
     text.lines().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect()
 }
@@ -88,7 +88,7 @@ fn pods_reach_each_other(namespace: &Namespace<'_>) {
         for address in addresses(namespace, &format!("pod/{to}"), "{.status.podIPs[*].ip}") {
             for from in ["here", "there", "host"] {
                 let got = answers(namespace, from, &format!("{}:8080", host(&address)), 1);
-                assert_eq!(got, [to.to_owned()].into(), "{from} to {address}");
+                assert_eq!(got, BTreeSet::from([to.to_owned()]), "{from} to {address}");
             }
         }
     }
@@ -110,7 +110,7 @@ fn a_service_answers_everywhere(lab: &Lab, namespace: &Namespace<'_>, nodes: &[&
         let out = lab.output(&["net", "--", &guest(), "get", &format!("http://{at}/"), "24"]);
         let text = String::from_utf8_lossy(&out.stdout);
         let got: BTreeSet<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
-        assert_eq!(got, ["here", "there"].into(), "from outside at {at}");
+        assert_eq!(got, BTreeSet::from(["here", "there"]), "from outside at {at}");
     }
 }
 

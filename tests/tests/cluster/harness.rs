@@ -56,7 +56,8 @@ impl Lab {
         let kubeconfig = std::env::temp_dir().join(format!("windlass-{name}-kubeconfig"));
         let this = Self { name, cluster: Cluster { kubeconfig } };
         let path = this.cluster.kubeconfig.to_string_lossy().into_owned();
-        let out = this.output(&[&["up", "--no-example", "--kubeconfig", &path], arguments].concat());
+        let out =
+            this.output(&[&["up", "--no-example", "--kubeconfig", path.as_str()][..], arguments].concat());
         assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
         this
     }

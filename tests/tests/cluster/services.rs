@@ -1,6 +1,6 @@
 //! Services, node ports and names, with real connections.
 
-use crate::harness::{Namespace, cluster, echo, eventually, guest, lab_output};
+use crate::harness::{Namespace, cluster, echo, eventually, guest, lab_output, on_node};
 use std::collections::BTreeMap;
 
 /// A pod on `node` that can be told to connect somewhere.
@@ -116,4 +116,36 @@ fn a_headless_service_names_its_pods() {
         ]);
         if ips.split(' ').all(|ip| text.contains(ip)) { Ok(()) } else { Err(text) }
     });
+}
+
+#[test]
+fn what_somebody_flushed_of_nftables_is_mended_with_host_ports() {
+    let namespace = cluster().namespace("svc-flush");
+    namespace.apply(&echo("kept", 2));
+    namespace.apply(
+        "apiVersion: v1
+kind: Pod
+metadata: { name: port }
+spec:
+  nodeName: n1
+  terminationGracePeriodSeconds: 1
+  containers: [{ name: c, image: 'lab.local/echo:1', ports: [{ containerPort: 8080, hostPort: 18088 }] }]
+",
+    );
+    namespace.kubectl(&["rollout", "status", "deployment/kept", "--timeout=300s"]);
+    client_pod(&namespace, "client", "n1");
+    namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "pod/port"]);
+    let url = "http://192.168.77.11:18088/";
+    let works = || {
+        let out = lab_output(&["net", "--", &guest(), "get", url]);
+        if !out.status.success() || !out.stdout.starts_with(b"port ") {
+            return Err(format!("the host port: {}", String::from_utf8_lossy(&out.stdout)));
+        }
+        let got = shares(&namespace, "client", "http://kept/", 10);
+        if got.len() == 2 && !got.contains_key("failed") { Ok(()) } else { Err(format!("{got:?}")) }
+    };
+    eventually("host port and Service", 60, works);
+    let flushed = on_node("n1", &["nft", "flush", "ruleset"]);
+    assert!(flushed.status.success(), "{}", String::from_utf8_lossy(&flushed.stderr));
+    eventually("host port and Service after all rules were flushed", 60, works);
 }

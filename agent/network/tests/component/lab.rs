@@ -68,7 +68,7 @@ impl Netns {
 
     /// Waits until what `command` prints is as wanted.
     pub(crate) fn until(&self, command: &str, wanted: impl Fn(&str) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let printed = self.sh(command);
             if wanted(&printed) {

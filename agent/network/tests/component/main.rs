@@ -156,6 +156,13 @@ fn the_masquerading_table_reads_as_it_is_meant() {
     let running = Running::start("here", &here, &api);
     here.until("nft list tables", |printed| printed.contains("windlass-network"));
     let listed = here.sh("nft list table inet windlass-network");
+    here.sh("nft flush ruleset");
+    here.until("nft list tables", |printed| printed.contains("windlass-network"));
+    assert_eq!(
+        here.sh("nft list table inet windlass-network"),
+        listed,
+        "as it was before somebody took it away"
+    );
     drop(running);
     for line in [
         "type ipv4_addr",
