@@ -155,6 +155,12 @@ pub(super) fn sweep(bin: &Path) -> anyhow::Result<()> {
 /// Gives a target what is kept for it, in one step; the copy stays. Nothing is kept for what is not to be there.
 fn put(copy: &Path, target: &Path, step: Step<'_>) -> anyhow::Result<()> {
     let dir = target.parent().unwrap_or(Path::new("/"));
+    let mut beside = target.as_os_str().to_owned();
+    beside.push(BESIDE);
+    let beside = PathBuf::from(beside);
+    // One that was cut short has left it.
+    step()?;
+    remove(&beside)?;
     if !copy.exists() {
         step()?;
         remove(target)?;
@@ -164,13 +170,8 @@ fn put(copy: &Path, target: &Path, step: Step<'_>) -> anyhow::Result<()> {
     if same_file(copy, target) {
         return Ok(());
     }
-    let mut beside = target.as_os_str().to_owned();
-    beside.push(BESIDE);
-    let beside = PathBuf::from(beside);
     step()?;
     fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
-    step()?;
-    remove(&beside)?;
     step()?;
     link(copy, &beside)?;
     step()?;
