@@ -158,11 +158,9 @@ fn put(copy: &Path, target: &Path, step: Step<'_>) -> anyhow::Result<()> {
     let mut beside = target.as_os_str().to_owned();
     beside.push(BESIDE);
     let beside = PathBuf::from(beside);
-    // Whoever was cut short here in the other direction has left it, and its target as it was.
-    if beside.exists() {
-        step()?;
-        remove(&beside)?;
-    }
+    // One that was cut short has left it.
+    step()?;
+    remove(&beside)?;
     if !copy.exists() {
         step()?;
         remove(target)?;
