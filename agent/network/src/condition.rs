@@ -1,21 +1,23 @@
 //! The condition NetworkUnavailable of the node's own Node: true while it reaches no other node's pods because an overlay cannot be made, so that
 //! pods are scheduled elsewhere. A node that reaches some is left in service: events tell of the others.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::NodeCondition;
 use serde_json::{Value, json};
 
-use crate::{plan::Desired, problem::Problem};
+use crate::problem::Problem;
 
 const KIND: &str = "NetworkUnavailable";
 const REASON: &str = "NoPodNetworkOverlay";
 
-/// Why no other node's pods are reached; `None`: some are, or it is not for want of an overlay.
-pub(crate) fn unavailable(desired: &Desired) -> Option<String> {
+/// Why no other node's pods are reached, by what cannot be; `None`: some are, or it is not for want of an overlay.
+pub(crate) fn unavailable(problems: &BTreeSet<Problem>, reaches_some: bool) -> Option<String> {
     let of_overlay =
         |problem: &&Problem| matches!(problem, Problem::NoOverlay { .. } | Problem::NameTaken { .. });
-    let first = desired.problems.iter().find(of_overlay)?;
-    desired.routes.is_empty().then(|| first.to_string())
+    let first = problems.iter().find(of_overlay)?;
+    (!reaches_some).then(|| first.to_string())
 }
 
 /// Whether it says that the network is unavailable, and we said so.
@@ -42,35 +44,21 @@ pub(crate) fn patch(why: Option<&str>, now: Timestamp) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-    use crate::{
-        overlay::Device,
-        plan::{
-            Out, PodRoute,
-            tests::{ip, net},
-        },
-    };
-
-    fn without_overlay() -> Desired {
-        let problem = Problem::NoOverlay {
-            node: "far".into(),
-            cidr: net("10.244.1.0/24"),
-            device: Device::Vxlan4,
-            why: "Unknown device type".into(),
-        };
-        Desired { problems: BTreeSet::from([problem]), ..Desired::default() }
-    }
+    use crate::overlay::Device;
 
     #[test]
     fn a_node_that_reaches_some_must_stay_in_service() {
-        let mut desired = without_overlay();
-        assert!(unavailable(&desired).is_some_and(|why| why.ends_with("Unknown device type")));
-        let dst = net("10.244.2.0/24");
-        desired.routes.insert(dst, PodRoute { dst, via: ip("192.0.2.2"), out: Out::Link(2) });
-        assert_eq!(unavailable(&desired), None);
-        assert_eq!(unavailable(&Desired::default()), None, "a cluster of one node");
+        let problem = Problem::NoOverlay {
+            node: "far".into(),
+            cidr: "10.244.1.0/24".parse().unwrap(),
+            device: Device::Vxlan4,
+            why: "Unknown device type".into(),
+        };
+        let problems = BTreeSet::from([problem]);
+        assert!(unavailable(&problems, false).is_some_and(|why| why.ends_with("Unknown device type")));
+        assert_eq!(unavailable(&problems, true), None);
+        assert_eq!(unavailable(&BTreeSet::new(), false), None, "a cluster of one node");
     }
 
     #[test]

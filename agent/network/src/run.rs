@@ -322,7 +322,7 @@ impl Network {
 
     /// What is said on the Node follows; it is looked at again in the next round.
     async fn condition(&mut self, desired: &Desired) {
-        let why = condition::unavailable(desired);
+        let why = condition::unavailable(&desired.problems, !desired.routes.is_empty());
         let said = self.members.get(&self.config.node).map(|own| own.unavailable);
         if said.is_none_or(|said| said == why.is_some()) {
             return;
