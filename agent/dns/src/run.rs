@@ -46,7 +46,7 @@ pub struct Config {
     pub addresses: Vec<IpAddr>,
     /// The cluster domain, `cluster.local`.
     pub domain: String,
-    /// Names the resolvers foreverything else.
+    /// Names the resolvers for everything else.
     pub resolv_conf: PathBuf,
 }
 

@@ -49,7 +49,7 @@ impl Subject {
     }
 }
 
-/// The sending side, foreveryone.
+/// The sending side, for everyone.
 #[derive(Clone, Debug)]
 pub struct Recorder(client::recorder::Recorder);
 

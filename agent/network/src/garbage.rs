@@ -26,7 +26,7 @@ const MADE_WITHIN: Duration = Duration::from_secs(600);
 pub struct Attached {
     /// Sandbox id (`CNI_CONTAINERID`).
     pub container: String,
-    /// The interface's name inside it; `eth0` forevery sandbox a runtime makes by CRI.
+    /// The interface's name inside it; `eth0` for every sandbox a runtime makes by CRI.
     pub interface: String,
 }
 

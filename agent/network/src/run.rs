@@ -56,7 +56,7 @@ const LOOK_PERIOD: Duration = Duration::from_secs(15);
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// Changes of nodes this close together make one round.
 const GATHER: Duration = Duration::from_millis(20);
-/// The same for the kernel's word, which comes several times forevery pod that starts or ends.
+/// The same for the kernel's word, which comes several times for every pod that starts or ends.
 const GATHER_KERNEL: Duration = Duration::from_millis(200);
 /// How long the API server may take to note the node's condition.
 const SAY: Duration = Duration::from_secs(5);

@@ -78,7 +78,7 @@ impl NoLocal {
 pub struct Rules {
     /// Fronts and what they do. A cluster IP without endpoints has no front: [`Rules::cluster_ips`] refuses it.
     pub fronts: BTreeMap<Front, Target>,
-    /// Where pods and the node itself get to by a front whose policy is Local foreverybody else: to any endpoint, as if they went out
+    /// Where pods and the node itself get to by a front whose policy is Local for everybody else: to any endpoint, as if they went out
     /// of the cluster and came in by the best way.
     pub inside: BTreeMap<Front, Target>,
     /// The service's cluster IPs.

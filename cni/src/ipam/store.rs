@@ -2,7 +2,7 @@
 //!
 //! | file | says |
 //! |---|---|
-//! | `lock` | nothing; its `flock` is held forevery operation, by upstream's host-local as well |
+//! | `lock` | nothing; its `flock` is held for every operation, by upstream's host-local as well |
 //! | `<address>` | who holds the address: the lease itself, the only file that decides anything |
 //! | `last_reserved_ip.<n>` | where the search in range set n resumes |
 //! | `.attachments/<container>.<interface>` | the addresses an attachment may hold, so that release need not search |

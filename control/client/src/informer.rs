@@ -2,7 +2,7 @@
 //!
 //! Woken by the API server's watch. Owns the map. Promises: a handler sees each change after the map shows it; after a lost watch the map
 //! is brought up to date by a new list, vanished objects included; an object that cannot be read stays as it was last known, and is
-//! never taken for one that is not there ([`Informer::exists`]); a new life of the watch calls the handlers foreverything again.
+//! never taken for one that is not there ([`Informer::exists`]); a new life of the watch calls the handlers for everything again.
 
 use crate::decode::{Metadata, decode, report};
 use crate::follow::{Raw, follow};

@@ -70,7 +70,7 @@ pub struct Note {
 /// Annotations of an event.
 pub type Annotations = BTreeMap<String, String>;
 
-/// Where events are recorded. A cheap handle foreveryone.
+/// Where events are recorded. A cheap handle for everyone.
 #[derive(Clone, Debug)]
 pub struct Recorder(mpsc::Sender<(Note, Annotations)>);
 

@@ -1,4 +1,4 @@
-//! A pod range forevery node, out of the cluster's.
+//! A pod range for every node, out of the cluster's.
 //!
 //! Woken by: a node without a range. Reads: every node's ranges. Writes: `spec.podCIDRs`, once a node. Promises: no two nodes share a
 //! range, also while the informer lags behind own writes; a node's range is free again when the node is gone.

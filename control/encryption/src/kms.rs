@@ -3,7 +3,7 @@
 //! The plugin seals one seed, which it is asked for whenever its key changes; each value is sealed by a key of its own, made of the seed and
 //! 32 random bytes in front of the text. Seeds that others had sealed are opened by the plugin once, and kept.
 //!
-//! Woken by the clock: the plugin's status is asked forevery minute (every ten seconds while it fails). Without a word from it for three
+//! Woken by the clock: the plugin's status is asked for every minute (every ten seconds while it fails). Without a word from it for three
 //! minutes nothing is sealed: its key may have been revoked.
 
 use crate::cipher::Cipher;

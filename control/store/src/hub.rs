@@ -69,7 +69,7 @@ impl Slot {
 #[derive(Default)]
 struct Queue {
     events: VecDeque<Event>,
-    /// The queue cannot vouch foreverything up to `published`: read the history.
+    /// The queue cannot vouch for everything up to `published`: read the history.
     lagging: bool,
     /// The oldest and the newest revision asked for: progress is to be told once everything up to the one is published, and again for the
     /// other. So who asks all the time, for what is ever newer, does not put off the answer.

@@ -33,7 +33,7 @@ pub struct Task {
 }
 
 impl Task {
-    /// A task started by `start`, which is called forevery life.
+    /// A task started by `start`, which is called for every life.
     pub fn new<F, Fut>(name: impl Into<Arc<str>>, start: F) -> Self
     where
         F: Fn(CancellationToken) -> Fut + Send + Sync + 'static,

@@ -161,7 +161,7 @@ fn is(kind: &str, value: &Value) -> bool {
     }
 }
 
-/// Calls `visit` forevery value with its path and the path of its kind (`a[].b`), and goes into those it wants.
+/// Calls `visit` for every value with its path and the path of its kind (`a[].b`), and goes into those it wants.
 fn walk(value: &Value, path: &str, shape: &str, visit: &mut impl FnMut(&str, &str, &Value) -> bool) {
     if !visit(path, shape, value) {
         return;

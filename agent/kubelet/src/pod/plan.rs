@@ -1,4 +1,4 @@
-//! What to do next for a pod: pure, so that it can be tested forevery state a crash may leave behind.
+//! What to do next for a pod: pure, so that it can be tested for every state a crash may leave behind.
 //!
 //! A plan is a list of actions that may be carried out in order. Afterwards the worker looks again and plans again, until
 //! there is nothing to do; a plan therefore holds only what is right whatever the outcome of its earlier actions: one

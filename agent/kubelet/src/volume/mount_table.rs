@@ -25,7 +25,7 @@ pub fn shared_with(real: &Path, pods: &Path) -> bool {
 
 /// Something is mounted exactly here; a link's own place is looked at, not where it leads.
 pub fn is_mount_point(path: &Path) -> bool {
-    // The kernel tells it of a path since 5.8. The table grows with every pod, and this is asked forevery volume at every sync.
+    // The kernel tells it of a path since 5.8. The table grows with every pod, and this is asked for every volume at every sync.
     let told = rustix::fs::statx(
         rustix::fs::CWD,
         path,

@@ -44,7 +44,7 @@ pub fn apply(path: &Path, change: &Change) -> Result<(), Error> {
     walk(path, group, change.bits())
 }
 
-/// The root stands foreverything below it.
+/// The root stands for everything below it.
 fn is_right(path: &Path, group: u32, bits: u32) -> bool {
     let Ok(own) = std::fs::metadata(path) else { return false };
     let wanted = bits | 0o2110;

@@ -10,7 +10,7 @@ use pki::bootstrap::{BootstrapToken, GROUP, SECRET_NAMESPACE, SECRET_TYPE};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-/// Whose token it is; `None` forevery token that is not a live bootstrap token, as upstream tells no reasons.
+/// Whose token it is; `None` for every token that is not a live bootstrap token, as upstream tells no reasons.
 pub async fn identify(token: &str, objects: &dyn Lookup, now: Timestamp) -> Option<User> {
     let token: BootstrapToken = token.parse().ok()?;
     let secret = objects.get("", "secrets", SECRET_NAMESPACE, &token.secret_name()).await?;

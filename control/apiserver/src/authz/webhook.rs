@@ -29,7 +29,7 @@ const TRIES: u32 = 5;
 /// The pause after the first try; each is half as long again as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Threads that wait for answers at once: where many do, others get none, and the runtime keeps threads foreverything else.
+/// Threads that wait for answers at once: where many do, others get none, and the runtime keeps threads for everything else.
 const WAITING: usize = 16;
 
 /// Why there is no answer.

@@ -399,7 +399,7 @@ fn an_expression_must_not_ask_more_than_twice() {
     assert_eq!(asking(&format!("{ask} && {ask}")).0, Ok(json!(true)));
     let thrice = asking(&format!("{ask} && {ask} && {ask}"));
     assert_eq!(thrice.0, Err(failed("operation cancelled: actual cost limit exceeded")));
-    // A list, the text's length, and a list and a struct forevery second character.
+    // A list, the text's length, and a list and a struct for every second character.
     let selected = "authorizer.requestResource.fieldSelector('spec.nodeName=a').check('get').allowed()";
     assert_eq!(asking(selected).1, 350_002 + 10 + 2 + 8 * 50);
 }

@@ -175,7 +175,7 @@ pub fn encode(value: &Value) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
 
-/// Upstream's error foreverything strict decoding found; `None` where that is nothing.
+/// Upstream's error for everything strict decoding found; `None` where that is nothing.
 #[must_use]
 pub fn strict_error(problems: &[String]) -> Option<String> {
     (!problems.is_empty()).then(|| format!("strict decoding error: {}", problems.join(", ")))

@@ -1,6 +1,6 @@
 //! Which objects are refused, and in which words: upstream's, in upstream's order, as clients match on them.
 //!
-//! Objects have the stored version's form, are defaulted and prepared ([`super::strategy`]). Metadata is checked forevery
+//! Objects have the stored version's form, are defaulted and prepared ([`super::strategy`]). Metadata is checked for every
 //! kind, then the kind's own rules.
 
 mod address;
@@ -111,7 +111,7 @@ fn run(check: Option<Check>, object: Cursor<'_>) {
 struct Rules {
     group: &'static str,
     kind: &'static str,
-    /// What holds forevery object of the kind; what it had before (nothing for a new one) it may often keep.
+    /// What holds for every object of the kind; what it had before (nothing for a new one) it may often keep.
     object: Option<Check>,
     /// What holds for new ones only.
     create: Option<Check>,

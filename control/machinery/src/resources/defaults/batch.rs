@@ -21,7 +21,7 @@ pub(super) fn job(job: &mut Value) {
         default(spec, "completions", 1);
     }
     default(spec, "parallelism", 1);
-    // With a limit of its own forevery index, the whole has none.
+    // With a limit of its own for every index, the whole has none.
     let backoff = if spec.has("backoffLimitPerIndex") { i64::from(i32::MAX) } else { 6 };
     default(spec, "backoffLimit", backoff);
     default(spec, "completionMode", "NonIndexed");

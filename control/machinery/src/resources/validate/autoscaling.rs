@@ -8,7 +8,7 @@ const PERIOD_MAX: i64 = 1800;
 /// Longest window a scaler may look back, in seconds.
 const WINDOW_MAX: i64 = 3600;
 
-/// What holds forevery autoscaler; a target it had before is not judged again.
+/// What holds for every autoscaler; a target it had before is not judged again.
 pub(super) fn horizontal_pod_autoscaler(hpa: Cursor<'_>) {
     let spec = hpa.field("spec");
     let (min, max) = (spec.field("minReplicas"), spec.field("maxReplicas"));

@@ -21,7 +21,7 @@ fn repeats_any<T: PartialEq>(list: &[T]) -> bool {
     (0..list.len()).any(|index| repeats(list, index))
 }
 
-/// What holds forevery request; what it got away with before it may keep.
+/// What holds for every request; what it got away with before it may keep.
 pub(super) fn signing_request(request: Cursor<'_>) {
     use base64::Engine as _;
     let spec = request.field("spec");

@@ -7,7 +7,7 @@ use crate::{
     quantity::Quantity,
 };
 
-/// What holds forevery claim; groups of data sources are not judged where it named any before.
+/// What holds for every claim; groups of data sources are not judged where it named any before.
 pub(super) fn claim(claim: Cursor<'_>) {
     let spec = claim.field("spec");
     self::spec(spec, names_a_group(spec.old));

@@ -108,7 +108,7 @@ pub(super) fn namespace_create(namespace: Cursor<'_>) {
     finalizers.items().for_each(|name| meta::finalizer_name(name.reported_at(finalizers)));
 }
 
-/// What holds forevery node. Upstream has the taints below `metadata`.
+/// What holds for every node. Upstream has the taints below `metadata`.
 pub(super) fn node(node: Cursor<'_>) {
     let place = node.field("metadata.taints");
     let taints = node.field("spec.taints").reported_at(place);

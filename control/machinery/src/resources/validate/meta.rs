@@ -1,4 +1,4 @@
-//! Metadata, forevery kind.
+//! Metadata, for every kind.
 
 use super::cursor::Cursor;
 use crate::{access::Get as _, goformat::go_quote, names, resources::Resource, schema::Format};

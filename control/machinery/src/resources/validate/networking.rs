@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{access::Get as _, address, names};
 
-/// What holds forevery ingress; names of secrets are not judged where it had bad ones before.
+/// What holds for every ingress; names of secrets are not judged where it had bad ones before.
 pub(super) fn ingress(ingress: Cursor<'_>) {
     let spec = ingress.field("spec");
     if spec.list("rules").is_empty() && !spec.has("defaultBackend") {

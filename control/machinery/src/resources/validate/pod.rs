@@ -26,7 +26,7 @@ pub(super) use self::scheduling::tolerations;
 pub(super) use self::status::update_status;
 pub(super) use self::update::{update, update_ephemeral_containers};
 
-/// What holds forevery pod, new or changed.
+/// What holds for every pod, new or changed.
 pub(super) fn pod(pod: Cursor<'_>) {
     let spec = pod.field("spec");
     annotations::specific(pod.field("metadata.annotations"), spec);

@@ -31,7 +31,7 @@ const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
 const TOPOLOGY_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
 const ONLY_BALANCED: &str = "may only be used when `type` is 'LoadBalancer'";
 
-/// What holds forevery service; addresses it had before are not judged again.
+/// What holds for every service; addresses it had before are not judged again.
 pub(super) fn service(service: Cursor<'_>) {
     if let (Some(mode), Some(hints)) = (service.annotation(TOPOLOGY_MODE), service.annotation(TOPOLOGY_HINTS))
         && mode != hints

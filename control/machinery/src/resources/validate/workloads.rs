@@ -100,7 +100,7 @@ fn daemon_rolling_update(rolling: Cursor<'_>) {
     }
 }
 
-/// What holds forevery stateful set; a service's name and claims never change, and are not judged again.
+/// What holds for every stateful set; a service's name and claims never change, and are not judged again.
 pub(super) fn stateful_set(set: Cursor<'_>) {
     // A set an older server let through may be changed for all that is wrong with its template.
     let update = set.is_update();

@@ -134,7 +134,7 @@ pub(super) fn only_in_pods(container: Cursor<'_>) {
     }
 }
 
-/// Checks forevery container.
+/// Checks for every container.
 fn common(container: Cursor<'_>, context: &Context<'_>) {
     container.plain(&["name", "image", "terminationMessagePolicy"]);
     ports(container.field("ports"));
