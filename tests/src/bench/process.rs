@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// How long nothing is done before a measurement, and how long it takes.
 const REST: Duration = Duration::from_secs(30);
 /// Longer than anything that nobody uses is kept.
-const SETTLE: Duration = Duration::from_secs(250);
+const SETTLE: Duration = Duration::from_secs(400);
 /// Looks a measurement consists of.
 const LOOKS: u32 = 6;
 
